@@ -1,0 +1,65 @@
+//! What is learned when a packet leaves as `left` that had entered as `entered`.
+
+use crate::ip::IpVersion;
+use crate::maps::flow::{SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
+use crate::tuple::Tuple;
+
+/// The flags of the entry. `same_bridge`: it entered and leaves by ports of one bridge. A packet on the same
+/// bridge that the host left untouched would, but for netplug, have been switched: its cached way spends no hop.
+#[inline(always)]
+#[must_use]
+pub fn flags<V: IpVersion>(entered: &Tuple<V>, left: &Tuple<V>, to_uplink: bool, same_bridge: bool) -> u32 {
+    let mut flags = 0;
+    if to_uplink {
+        flags |= TO_UPLINK;
+    }
+    if entered == left {
+        flags |= UNTOUCHED;
+        if same_bridge && !to_uplink {
+            flags |= SAME_BRIDGE;
+        }
+    }
+    flags
+}
+
+/// Whether a translated flow that leaves as `left` contradicts a cached entry for that very tuple, given the
+/// cached entry's flags: an untouched one says that `left` is another, direct flow. (A translated one is
+/// consistent: it is how the other direction, or the same service, was learned.)
+#[inline(always)]
+#[must_use]
+pub const fn contradicts(learned_flags: u32, cached_flags: u32) -> bool {
+    learned_flags & UNTOUCHED == 0 && cached_flags & UNTOUCHED != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::{Ipv4, V4};
+    use crate::tuple::{Port, UDP};
+
+    fn tuple(destination: u8) -> Tuple<V4> {
+        Tuple {
+            source: Ipv4 { octets: [10, 0, 0, 1] },
+            destination: Ipv4 { octets: [10, 0, 0, destination] },
+            source_port: Port::new(1),
+            destination_port: Port::new(2),
+            protocol: UDP,
+            _pad: [0; 3],
+        }
+    }
+
+    #[test]
+    fn only_an_untouched_flow_between_ports_of_one_bridge_spends_no_hop() {
+        assert_eq!(flags(&tuple(2), &tuple(2), false, true), UNTOUCHED | SAME_BRIDGE);
+        assert_eq!(flags(&tuple(2), &tuple(2), false, false), UNTOUCHED);
+        assert_eq!(flags(&tuple(2), &tuple(2), true, true), UNTOUCHED | TO_UPLINK);
+        assert_eq!(flags(&tuple(2), &tuple(3), false, true), 0);
+    }
+
+    #[test]
+    fn only_an_untouched_twin_is_contradicted_and_only_by_a_translation() {
+        assert!(contradicts(0, UNTOUCHED));
+        assert!(!contradicts(UNTOUCHED, UNTOUCHED));
+        assert!(!contradicts(0, 0));
+    }
+}

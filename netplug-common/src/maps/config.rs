@@ -1,0 +1,58 @@
+//! CONFIG: what userspace tells the programs, and the epoch.
+//! Shape    array of one
+//! Writes   userspace; the epoch only ever grows
+//! Reads    every program, on every packet (an array of one is read in place, without a call)
+//! Ends     with `netplug unload`
+//! Missing  cannot be
+//! Order    addresses, ports of ranges: see each field
+//! Units    times in jiffies
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::decide::port_choice::{PortRange, PortRanges};
+use crate::ip::{Ipv4, Ipv6};
+
+/// `steering`: only the first packets of a flow visit.
+pub const STEERING_LEARN: u32 = 0;
+/// `steering`: every packet visits.
+pub const STEERING_ALWAYS: u32 = 1;
+/// `steering`: connections between pod addresses of this node never visit.
+pub const STEERING_DIRECT: u32 = 2;
+
+/// Flag: masquerade is on.
+pub const MASQUERADE: u32 = 1;
+/// Flag: conntrack in this namespace is liberal enough for TCP to be learned.
+pub const LEARN_TCP: u32 = 2;
+
+/// Addresses of uplinks of which the host's own traffic is recognised at once; others are only slower.
+pub const FAST_ADDRESSES: usize = 4;
+
+/// The settings of the datapath.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// Key of the hash that packets carry through the host; random for each load.
+    pub hash_key: u64,
+    /// Age at which an entry asks the host again, in jiffies.
+    pub revisit_jiffies: u64,
+    /// Jiffies in a second (CONFIG_HZ of the running kernel).
+    pub jiffies_per_second: u64,
+    /// Entries of another epoch are void.
+    pub epoch: u32,
+    /// One of `STEERING_*`.
+    pub steering: u32,
+    /// [`MASQUERADE`], [`LEARN_TCP`].
+    pub flags: u32,
+    /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
+    /// with. Random for each load, and never zero.
+    pub marker: u32,
+    /// The host's ephemeral ports (`ip_local_port_range`), inclusive.
+    pub local_ports: PortRange,
+    /// The ports that masquerade may take.
+    pub masquerade_ports: PortRanges,
+    /// The first addresses of uplinks; unused ones are unspecified.
+    pub uplinks4: [Ipv4; FAST_ADDRESSES],
+    /// The same for IPv6.
+    pub uplinks6: [Ipv6; FAST_ADDRESSES],
+}
+const _: () = assert!(size_of::<Config>() % 8 == 0);

@@ -1,0 +1,49 @@
+//! NAT_OUT4/6 and NAT_IN4/6: the two halves of a mapping. NAT_STATE: what the search for ports remembers.
+//! Shape    LRU hash, Tuple → Mapping, 131,072 entries each. NAT_OUT is keyed by the tuple as a pod sends it,
+//!          NAT_IN by the answers' tuple as it arrives from outside
+//! Writes   `to_uplink` and `from_uplink`; each writes the half it finds missing
+//! Reads    `to_uplink` and `from_uplink`, on the miss path; `netplug nat`
+//! Ends     LRU; a mapping past `expires_at` may be displaced by a new one that wants its port
+//! Missing  one half is written again from the other. Both: the same port is chosen again, if it is still free
+//! Order    addresses and ports as on the wire
+//! Units    expires_at in jiffies, the low 32 bits
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::ip::IpVersion;
+use crate::maps::plain_old_data;
+use crate::tuple::Port;
+
+/// Kind: the packet is translated to `address` and `port`.
+pub const TRANSLATED: u8 = 1;
+/// Kind: the packet belongs to a connection that came in from outside, and goes as it is.
+pub const IDENTITY: u8 = 2;
+
+/// Half a mapping.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping<V: IpVersion> {
+    /// In NAT_OUT the source that the packet gets, in NAT_IN the destination.
+    pub address: V::Address,
+    /// From when on another flow may take the port, unless a packet has been seen by then.
+    pub expires_at: u32,
+    /// The port that goes with `address`.
+    pub port: Port,
+    /// [`TRANSLATED`] or [`IDENTITY`].
+    pub kind: u8,
+    /// One of `decide::mapping_life::Stage`.
+    pub stage: u8,
+}
+plain_old_data!(Mapping<V> { 12, 24 });
+
+/// What the search for a port remembers.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct NatState {
+    /// When NAT_IN was last rebuilt from NAT_OUT, in jiffies.
+    pub rebuilt_at: u64,
+    /// No mapping was ever given a candidate beyond this one, so none need be looked for there.
+    pub deepest: u32,
+    /// Always zero.
+    pub _pad: [u8; 4],
+}

@@ -1,0 +1,30 @@
+//! PORTS: what lies behind a host end.
+//! Shape    hash, ifindex of a host end → port, 4,096 entries
+//! Writes   userspace: ADD and DEL
+//! Reads    `from_pod` on a miss, `to_pod` when it learns
+//! Ends     with DEL, before the veth is removed: interface indexes are reused
+//! Missing  the interface is not ours: the packet goes on as if netplug were not there
+//! Order    MACs as on the wire
+
+use bytemuck::{Pod, Zeroable};
+
+/// Flag: packets whose source is not the pod's own are dropped.
+pub const SOURCE_GUARD: u32 = 1;
+
+/// One endpoint, seen from its host end.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct PodPort {
+    /// Digest of network, container and interface name, by which DEL finds the entry.
+    pub owner: u64,
+    /// The MAC that brings a packet up to the host's L3.
+    pub gateway_mac: [u8; 6],
+    /// MAC of the pod end.
+    pub pod_mac: [u8; 6],
+    /// Interface index of the bridge whose port the host end is; 0 where it is routed.
+    pub bridge: u32,
+    /// [`SOURCE_GUARD`].
+    pub flags: u32,
+    /// Always zero.
+    pub _pad: [u8; 4],
+}

@@ -1,0 +1,23 @@
+//! UPLINKS: where packets leave the node, and as whom.
+//! Shape    hash, ifindex → uplink, 64 entries
+//! Writes   userspace
+//! Reads    `to_uplink` when a flow is masqueraded, `from_uplink` when a mapping is to be healed
+//! Ends     when the interface is no longer an uplink
+//! Missing  nothing is masqueraded there
+//! Order    addresses as on the wire
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::ip::{Ipv4, Ipv6};
+
+/// One uplink. An unspecified address: none of that family, and nothing of it is masqueraded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct UplinkEntry {
+    /// What IPv6 packets of pods get as their source.
+    pub address6: Ipv6,
+    /// What IPv4 packets of pods get as their source.
+    pub address4: Ipv4,
+    /// Always zero.
+    pub _pad: [u8; 4],
+}
