@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn numbers_are_unique_and_within_the_map() {
-        let numbers: std::collections::HashSet<_> = Counter::ALL.iter().map(|c| *c as u32).collect();
+        let numbers: std::collections::HashSet<_> =
+            Counter::ALL.iter().map(|c| *c as u32).collect();
         assert_eq!(numbers.len(), Counter::ALL.len());
         assert!(numbers.iter().all(|number| *number < COUNTERS));
     }

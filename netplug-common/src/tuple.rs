@@ -80,7 +80,10 @@ impl<V: IpVersion> Tuple<V> {
     #[must_use]
     pub fn tag(&self) -> u64 {
         let ports = (self.source_port.ne() as u64) << 16 | self.destination_port.ne() as u64;
-        self.source.fold().rotate_left(32) ^ self.destination.fold() ^ ports << 8 ^ self.protocol as u64
+        self.source.fold().rotate_left(32)
+            ^ self.destination.fold()
+            ^ ports << 8
+            ^ self.protocol as u64
     }
 }
 

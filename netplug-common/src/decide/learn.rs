@@ -8,7 +8,12 @@ use crate::tuple::Tuple;
 /// bridge that the host left untouched would, but for netplug, have been switched: its cached way spends no hop.
 #[inline(always)]
 #[must_use]
-pub fn flags<V: IpVersion>(entered: &Tuple<V>, left: &Tuple<V>, to_uplink: bool, same_bridge: bool) -> u32 {
+pub fn flags<V: IpVersion>(
+    entered: &Tuple<V>,
+    left: &Tuple<V>,
+    to_uplink: bool,
+    same_bridge: bool,
+) -> u32 {
     let mut flags = 0;
     if to_uplink {
         flags |= TO_UPLINK;

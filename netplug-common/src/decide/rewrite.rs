@@ -61,7 +61,12 @@ mod tests {
 
     fn sum(tuple: &Tuple<V6>) -> u16 {
         let mut sum = 0u32;
-        for bytes in [&tuple.source.octets[..], &tuple.destination.octets[..], &tuple.source_port.octets, &tuple.destination_port.octets] {
+        for bytes in [
+            &tuple.source.octets[..],
+            &tuple.destination.octets[..],
+            &tuple.source_port.octets,
+            &tuple.destination_port.octets,
+        ] {
             for pair in bytes.chunks(2) {
                 sum += u32::from(u16::from_ne_bytes([pair[0], pair[1]]));
             }

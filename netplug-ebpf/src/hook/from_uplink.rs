@@ -1,0 +1,52 @@
+//! A packet from outside *enters* by an uplink.
+//!
+//! Host: 1 for the host's own ephemeral ports: not ours
+//! Hit:  2 the host has decided this flow already: follow it
+//! Miss: 3 an answer to a masqueraded flow gets its pod's address back; a caller of a pod's own address is
+//!       remembered, so that the answers are not masqueraded  4 remember it, to learn from it
+
+use netplug_common::maps::config::STEERING_ALWAYS;
+
+use crate::apart::Apart;
+use crate::hook::HEADERS;
+use crate::maps;
+use crate::packet::Header;
+use crate::skb::Skb;
+use crate::stage::{flow_cache, own, visit};
+use crate::verdict::{Outcome, Verdict};
+
+/// The program for one family; divided as `from_pod` is.
+#[inline(always)]
+pub fn run<V: Apart>(skb: Skb) -> Outcome {
+    match hit::<V>(skb) {
+        Some(outcome) => outcome,
+        None => miss::<V>(skb),
+    }
+}
+
+#[inline(never)]
+fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
+    let config = maps::config()?;
+    if skb.is_tagged() {
+        return Some(Ok(Verdict::Next));
+    }
+    skb.reach(HEADERS);
+    let packet = V::plain(skb)?;
+    if own::is_for_host(&packet, config) {
+        return Some(Ok(Verdict::Next));
+    }
+    if config.steering == STEERING_ALWAYS {
+        return None;
+    }
+    flow_cache::follow(skb, &packet, config)
+}
+
+#[inline(never)]
+fn miss<V: Apart>(skb: Skb) -> Outcome {
+    let Some(config) = maps::config() else { return Ok(Verdict::Next) };
+    let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
+    let entered = packet.tuple;
+    V::unmasquerade(skb, &mut packet)?;
+    visit::remember(skb, &entered, &packet, config);
+    Ok(Verdict::Next)
+}

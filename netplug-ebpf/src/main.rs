@@ -1,0 +1,87 @@
+//! netplug's programs. Each function below is one TC program; what it does is told in `hook/`.
+//!
+//! A program gives a verdict or a reason to drop; `finish` is the only place that turns either into what TC
+//! understands, and the only one that counts drops.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "`classifier` repeats each program as a function without its doc")]
+
+mod apart;
+mod hook;
+mod log;
+mod mapping;
+mod maps;
+mod packet;
+mod report;
+mod skb;
+mod stage;
+mod verdict;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use netplug_common::ip::{V4, V6};
+
+use crate::packet::ethernet::{ARP, IPV4, IPV6};
+use crate::skb::Skb;
+use crate::verdict::{Verdict, finish};
+
+/// TC ingress of a host end: a pod speaks, its packet enters the host.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let verdict = match skb.ethertype() {
+        IPV4 => hook::from_pod::run::<V4>(skb),
+        IPV6 => hook::from_pod::run::<V6>(skb),
+        ARP => hook::from_pod::run_arp(skb),
+        _ => Ok(Verdict::Next),
+    };
+    finish(skb, verdict)
+}
+
+/// TC ingress of an uplink: a packet from outside enters the host.
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let verdict = match skb.ethertype() {
+        IPV4 => hook::from_uplink::run::<V4>(skb),
+        IPV6 => hook::from_uplink::run::<V6>(skb),
+        _ => Ok(Verdict::Next),
+    };
+    finish(skb, verdict)
+}
+
+/// TC egress of a host end: a packet leaves the host for a pod.
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let verdict = match skb.ethertype() {
+        IPV4 => hook::to_pod::run::<V4>(skb),
+        IPV6 => hook::to_pod::run::<V6>(skb),
+        _ => Ok(Verdict::Next),
+    };
+    finish(skb, verdict)
+}
+
+/// TC egress of an uplink: a packet leaves the host for the outside.
+#[classifier]
+pub fn to_uplink(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let verdict = match skb.ethertype() {
+        IPV4 => hook::to_uplink::run::<V4>(skb),
+        IPV6 => hook::to_uplink::run::<V6>(skb),
+        _ => Ok(Verdict::Next),
+    };
+    finish(skb, verdict)
+}
+
+/// Unreachable: the build fails if a panic is left in the object. The helpers that the programs use are for
+/// GPL-compatible ones.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,182 @@
+//! Find the port that a flow leaves by.
+//!
+//! Candidates come in an order that the tuple fixes. First those are looked at that the flow may hold already
+//! (one half was lost), then the first free one is claimed. Free is a candidate that no live mapping holds, that
+//! no cached flow answers to (hits do not keep a mapping young), and that no socket of the host's uses.
+
+use core::ffi::c_void;
+use core::ptr::from_mut;
+
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple};
+use aya_ebpf::helpers::generated as helpers;
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::decide::opening::is_first;
+use netplug_common::decide::port_choice::CANDIDATES;
+use netplug_common::hash;
+use netplug_common::maps::config::Config;
+use netplug_common::maps::nat::TRANSLATED;
+use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+
+use crate::mapping::{Clock, half, is_half_of};
+use crate::packet::{Header, Packet};
+use crate::skb::{Skb, bytes_of};
+use crate::{log, maps, report};
+
+/// What the loops over candidates share. Plain values and the context only: the verifier follows it by the stack.
+struct Search<'a, V: Header> {
+    skb: Skb,
+    packet: &'a Packet<V>,
+    config: &'a Config,
+    clock: &'a Clock,
+    address: &'a V::Address,
+    hash: u32,
+    found: u32,
+    depth: u32,
+}
+
+/// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. 0: there is none.
+/// (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
+#[inline(always)]
+pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
+    let Some(config) = maps::config() else { return 0 };
+    let clock = &Clock::new(config);
+    let hash = hash::of(&packet.tuple, config.hash_key);
+    let mut search = Search { skb, packet, config, clock, address, hash, found: 0, depth: 0 };
+    if !is_first(packet.tcp_flags) {
+        // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
+        // which the same candidates are tried once more.
+        let deepest = maps::nat_state().map_or(0, |state| unsafe { (*state).deepest });
+        search.over(deepest.wrapping_add(1), adopt::<V>);
+        if search.found != 0 {
+            report::count(skb, netplug_common::counter::Counter::Healed);
+            return search.found;
+        }
+    }
+    search.over(CANDIDATES, claim::<V>);
+    if search.found == 0 {
+        return 0;
+    }
+    if let Some(state) = maps::nat_state() {
+        // SAFETY: as above.
+        unsafe {
+            if (*state).deepest < search.depth {
+                (*state).deepest = search.depth;
+            }
+        }
+    }
+    log::mapped(skb, &packet.tuple, search.found as u16);
+    search.found
+}
+
+impl<V: Header> Search<'_, V> {
+    #[inline(always)]
+    fn over(&mut self, count: u32, step: extern "C" fn(u32, *mut Self) -> i64) {
+        let count = if count > CANDIDATES { CANDIDATES } else { count };
+        // SAFETY: the callback gets this very struct, for as long as the call lasts (since Linux 5.17).
+        unsafe { helpers::bpf_loop(count, step as *mut c_void, from_mut(self).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn candidate(&self, index: u32) -> Option<(Port, Tuple<V>)> {
+        let tuple = &self.packet.tuple;
+        let port = self.config.masquerade_ports.candidate(tuple.source_port, self.hash, index)?;
+        Some((port, Tuple { source: *self.address, source_port: port, ..*tuple }.reversed()))
+    }
+}
+
+/// Whether the cached flow of `answers`, if one is alive, leads to the sender of `tuple`; `None` where there
+/// is none.
+#[inline(always)]
+fn cached<V: Header>(answers: &Tuple<V>, tuple: &Tuple<V>, now: u64) -> Option<bool> {
+    let flow = V::flows().get_ptr(answers)?;
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe {
+        if (*flow).revisit_at <= now {
+            return None;
+        }
+        Some(
+            (*flow).left.destination == tuple.source
+                && (*flow).left.destination_port == tuple.source_port,
+        )
+    }
+}
+
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+extern "C" fn adopt<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
+    // SAFETY: `over` passes its own struct.
+    let search = unsafe { &mut *search };
+    let tuple = &search.packet.tuple;
+    let Some((port, answers)) = search.candidate(index) else { return STOP };
+    let is_ours = match V::nat_in().get_ptr(&answers) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        Some(half) => unsafe { is_half_of(&*half, tuple) },
+        None => {
+            cached(&answers, tuple, search.clock.now) == Some(true) && {
+                let half =
+                    half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
+                V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_ok()
+            }
+        }
+    };
+    if is_ours {
+        search.found = u32::from(port.get());
+        STOP
+    } else {
+        GO_ON
+    }
+}
+
+extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
+    // SAFETY: `over` passes its own struct.
+    let search = unsafe { &mut *search };
+    let tuple = &search.packet.tuple;
+    let Some((port, answers)) = search.candidate(index) else { return STOP };
+    if let Some(half) = V::nat_in().get_ptr(&answers) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let (is_ours, expires_at) = unsafe { (is_half_of(&*half, tuple), (*half).expires_at) };
+        if is_ours {
+            search.found = u32::from(port.get());
+            return STOP;
+        }
+        if !has_expired(expires_at, search.clock.low()) {
+            return GO_ON;
+        }
+    }
+    if cached(&answers, tuple, search.clock.now) == Some(false) || has_socket(search.skb, &answers)
+    {
+        return GO_ON;
+    }
+    // What expired makes room. If another CPU claims it in between, the insert below tells.
+    let _ = V::nat_in().remove(&answers);
+    let half = half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
+    if V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_err() {
+        return GO_ON;
+    }
+    search.found = u32::from(port.get());
+    search.depth = index;
+    STOP
+}
+
+/// Whether a socket of the host's would receive a packet of this tuple.
+#[inline(always)]
+pub fn has_socket<V: Header>(skb: Skb, tuple: &Tuple<V>) -> bool {
+    // `struct bpf_sock_tuple` is the tuple's first fields: addresses, then ports (include/uapi/linux/bpf.h).
+    let size = (2 * size_of::<V::Address>() + 4) as u32;
+    let namespace = BPF_F_CURRENT_NETNS as i64 as u64;
+    let wanted = bytes_of(tuple).cast::<bpf_sock_tuple>().cast_mut();
+    // SAFETY: `wanted` has `size` readable bytes; a socket that is found is released.
+    unsafe {
+        let socket = match tuple.protocol {
+            TCP => helpers::bpf_skc_lookup_tcp(skb.raw(), wanted, size, namespace, 0),
+            UDP => helpers::bpf_sk_lookup_udp(skb.raw(), wanted, size, namespace, 0),
+            _ => return false,
+        };
+        if socket.is_null() {
+            return false;
+        }
+        helpers::bpf_sk_release(socket.cast());
+        true
+    }
+}

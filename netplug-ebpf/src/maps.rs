@@ -1,0 +1,185 @@
+//! The maps, as the programs see them. What each holds is told in `netplug_common::maps`.
+
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use netplug_common::counter::COUNTERS as COUNTER_COUNT;
+use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V4, V6};
+use netplug_common::maps as sizes;
+use netplug_common::maps::config::{Config, FAST_ADDRESSES};
+use netplug_common::maps::counters::Count;
+use netplug_common::maps::endpoint::EndpointEntry;
+use netplug_common::maps::flow::Flow;
+use netplug_common::maps::nat::{Mapping, NatState};
+use netplug_common::maps::port::PodPort;
+use netplug_common::maps::uplink::UplinkEntry;
+use netplug_common::maps::visit::Visit;
+use netplug_common::tuple::Tuple;
+
+pub use aya_ebpf::btf_maps::lpm_trie::Key as PrefixKey;
+
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+static PORTS: HashMap<u32, PodPort, { sizes::PORTS as usize }> = HashMap::new();
+#[btf_map]
+static UPLINKS: HashMap<u32, UplinkEntry, { sizes::UPLINKS as usize }> = HashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Count, { COUNTER_COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static NAT_STATE: Array<NatState, 1> = Array::new();
+
+/// FLOWS4, FLOWS6.
+pub type Flows<V> = LruHashMap<Tuple<V>, Flow<V>, { sizes::FLOWS as usize }>;
+/// VISITS4, VISITS6.
+pub type Visits<V> = LruHashMap<u32, Visit<V>, { sizes::VISITS as usize }>;
+/// NAT_OUT4, NAT_OUT6, NAT_IN4, NAT_IN6.
+pub type Mappings<V> = LruHashMap<Tuple<V>, Mapping<V>, { sizes::MAPPINGS as usize }>;
+/// ENDPOINTS4, ENDPOINTS6.
+pub type Endpoints<V> =
+    HashMap<<V as IpVersion>::Address, EndpointEntry, { sizes::ENDPOINTS as usize }>;
+/// NON_MASQ4, NON_MASQ6. The value says nothing; the kernel wants one of some size.
+pub type Prefixes<B> = LpmTrie<B, u32, { sizes::NON_MASQUERADE as usize }>;
+
+/// What `stage::learn` works on, too large for the stack. Its own CPU's, and no program interrupts another at TC.
+#[repr(C)]
+pub struct Scratch<V: IpVersion> {
+    /// A copy of the visit.
+    pub visit: Visit<V>,
+    /// The entry that is being made.
+    pub flow: Flow<V>,
+}
+/// SCRATCH4, SCRATCH6.
+pub type Scratches<V> = PerCpuArray<Scratch<V>, 1>;
+
+/// Hands out the statics of a family, which cannot be generic.
+pub trait Maps: IpVersion {
+    /// Octets of an address, as prefixes have them.
+    type Octets: Copy;
+    /// FLOWS.
+    fn flows() -> &'static Flows<Self>;
+    /// VISITS.
+    fn visits() -> &'static Visits<Self>;
+    /// NAT_OUT.
+    fn nat_out() -> &'static Mappings<Self>;
+    /// NAT_IN.
+    fn nat_in() -> &'static Mappings<Self>;
+    /// ENDPOINTS.
+    fn endpoints() -> &'static Endpoints<Self>;
+    /// This CPU's scratch.
+    fn scratch() -> Option<*mut Scratch<Self>>;
+    /// Whether NON_MASQ has a prefix that covers `address`.
+    fn is_exempt(address: &Self::Address) -> bool;
+    /// The uplink addresses that CONFIG names.
+    fn fast_addresses(config: &Config) -> &[Self::Address; FAST_ADDRESSES];
+    /// The address that packets leave by `uplink` as.
+    fn masquerade_address(uplink: &UplinkEntry) -> Self::Address;
+}
+
+macro_rules! family {
+    ($family:ty, $address:ty, $octets:ty, $flows:ident, $visits:ident, $out:ident, $in:ident,
+     $endpoints:ident, $prefixes:ident, $scratch:ident, $fast:ident, $uplink:ident) => {
+        #[btf_map]
+        static $flows: Flows<$family> = Flows::new();
+        #[btf_map]
+        static $visits: Visits<$family> = Visits::new();
+        #[btf_map]
+        static $out: Mappings<$family> = Mappings::new();
+        #[btf_map]
+        static $in: Mappings<$family> = Mappings::new();
+        #[btf_map]
+        static $endpoints: Endpoints<$family> = Endpoints::<$family>::new();
+        #[btf_map]
+        static $prefixes: Prefixes<$octets> = Prefixes::new();
+        #[btf_map]
+        static $scratch: Scratches<$family> = Scratches::new();
+
+        impl Maps for $family {
+            type Octets = $octets;
+            #[inline(always)]
+            fn flows() -> &'static Flows<Self> {
+                &$flows
+            }
+            #[inline(always)]
+            fn visits() -> &'static Visits<Self> {
+                &$visits
+            }
+            #[inline(always)]
+            fn nat_out() -> &'static Mappings<Self> {
+                &$out
+            }
+            #[inline(always)]
+            fn nat_in() -> &'static Mappings<Self> {
+                &$in
+            }
+            #[inline(always)]
+            fn endpoints() -> &'static Endpoints<Self> {
+                &$endpoints
+            }
+            #[inline(always)]
+            fn scratch() -> Option<*mut Scratch<Self>> {
+                $scratch.get_ptr_mut(0)
+            }
+            #[inline(always)]
+            fn is_exempt(address: &$address) -> bool {
+                let bits = 8 * size_of::<$octets>() as u32;
+                $prefixes.get(&PrefixKey::new(bits, address.octets)).is_some()
+            }
+            #[inline(always)]
+            fn fast_addresses(config: &Config) -> &[$address; FAST_ADDRESSES] {
+                &config.$fast
+            }
+            #[inline(always)]
+            fn masquerade_address(uplink: &UplinkEntry) -> $address {
+                uplink.$uplink
+            }
+        }
+    };
+}
+
+family!(
+    V4, Ipv4, [u8; 4], FLOWS4, VISITS4, NAT_OUT4, NAT_IN4, ENDPOINTS4, NON_MASQ4, SCRATCH4,
+    uplinks4, address4
+);
+family!(
+    V6, Ipv6, [u8; 16], FLOWS6, VISITS6, NAT_OUT6, NAT_IN6, ENDPOINTS6, NON_MASQ6, SCRATCH6,
+    uplinks6, address6
+);
+
+/// CONFIG. `None` cannot be, but the verifier wants to see it handled.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// The port behind an interface, if it is an endpoint's.
+#[inline(always)]
+pub fn port(ifindex: u32) -> Option<&'static PodPort> {
+    // SAFETY: userspace replaces values whole, and elements of hashes outlive the program's run by RCU.
+    unsafe { PORTS.get(ifindex) }
+}
+
+/// The endpoint that an address belongs to.
+#[inline(always)]
+pub fn endpoint<V: Maps>(address: &V::Address) -> Option<&'static EndpointEntry> {
+    // SAFETY: as above.
+    unsafe { V::endpoints().get(address) }
+}
+
+/// The uplink that an interface is.
+#[inline(always)]
+pub fn uplink(ifindex: u32) -> Option<&'static UplinkEntry> {
+    // SAFETY: as above.
+    unsafe { UPLINKS.get(ifindex) }
+}
+
+/// This CPU's share of a counter.
+#[inline(always)]
+pub fn counter(number: u32) -> Option<*mut Count> {
+    COUNTERS.get_ptr_mut(number)
+}
+
+/// NAT_STATE.
+#[inline(always)]
+pub fn nat_state() -> Option<*mut NatState> {
+    NAT_STATE.get_ptr_mut(0)
+}

@@ -1,0 +1,165 @@
+//! IPv6 (RFC 8200), below an untagged Ethernet header.
+//!
+//! ```text
+//!  14 version, class, flow label   18 payload length  20 next header  21 hops
+//!  22 source                       38 destination
+//!  54 ports, where there are no extension headers
+//! ```
+//! Its own: no checksum in the header; extension headers, of which none is walked: such packets, fragments among
+//! them, are the host's to carry.
+
+use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use netplug_common::ip::{IpVersion, Ipv6, V6};
+use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+
+use crate::packet::rewrite::{ShortWay, add_to_transport_checksum};
+use crate::packet::{Header, Kind, Packet};
+use crate::skb::{Skb, bytes_of};
+
+const SOURCE: u32 = 22;
+const TRANSPORT: u32 = 54;
+
+/// `BPF_F_IPV6`: the address changed in no checksum of its own, so that CHECKSUM_COMPLETE stays as it is.
+/// Since Linux 6.16 (and stable trees); kernels without it refuse the call, and are asked again without.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// The header and the ports behind it; the gap as in IPv4.
+#[repr(C, align(8))]
+struct Frame {
+    gap: [u8; 2],
+    ethernet: [u8; 14],
+    label: u32,
+    payload_length: u16,
+    protocol: u8,
+    hops: u8,
+    source: Ipv6,
+    destination: Ipv6,
+    source_port: Port,
+    destination_port: Port,
+    tail: [u8; 4],
+}
+
+#[inline(always)]
+unsafe fn address(at: *const u8) -> Ipv6 {
+    // SAFETY: the caller checked sixteen bytes.
+    let words = unsafe { at.cast::<[u64; 2]>().read() };
+    bytemuck::cast(Words(words))
+}
+
+#[repr(C, align(8))]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Words([u64; 2]);
+
+impl Header for V6 {
+    const PSEUDO_HEADER: u64 = BPF_F_PSEUDO_HDR as u64 | BPF_F_IPV6;
+    const ICMP_HAS_PSEUDO_HEADER: bool = true;
+
+    #[inline(always)]
+    fn plain(skb: Skb) -> Option<Packet<Self>> {
+        let frame = skb.at::<[u8; TRANSPORT as usize + 4]>(0)?.cast::<u8>();
+        // SAFETY: `at` checked 58 bytes; as for IPv4.
+        unsafe {
+            if frame.add(14).read() >> 4 != 6 {
+                return None;
+            }
+            let protocol = frame.add(20).read();
+            let tuple = Tuple {
+                source: address(frame.add(22)),
+                destination: address(frame.add(38)),
+                source_port: Port { octets: frame.add(54).cast::<u16>().read().to_ne_bytes() },
+                destination_port: Port { octets: frame.add(56).cast::<u16>().read().to_ne_bytes() },
+                protocol,
+                _pad: [0; 3],
+            };
+            let tcp_flags = match protocol {
+                TCP => skb.at::<u8>(TRANSPORT as usize + 13)?.read(),
+                UDP => 0,
+                _ => return None,
+            };
+            let hops = frame.add(21).read();
+            Some(Packet {
+                tuple,
+                transport: TRANSPORT,
+                kind: Kind::Plain,
+                tcp_flags,
+                hops,
+                icmp_type: 0,
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn any(skb: Skb) -> Option<Packet<Self>> {
+        let frame = skb.at::<[u8; TRANSPORT as usize]>(0)?.cast::<u8>();
+        // SAFETY: `at` checked 54 bytes.
+        let (version, protocol, hops, source, destination) = unsafe {
+            (
+                frame.add(14).read() >> 4,
+                frame.add(20).read(),
+                frame.add(21).read(),
+                address(frame.add(22)),
+                address(frame.add(38)),
+            )
+        };
+        if version != 6 {
+            return None;
+        }
+        let mut packet = Packet {
+            tuple: Tuple {
+                source,
+                destination,
+                source_port: Port::new(0),
+                destination_port: Port::new(0),
+                protocol,
+                _pad: [0; 3],
+            },
+            transport: TRANSPORT,
+            kind: Kind::Other,
+            tcp_flags: 0,
+            hops,
+            icmp_type: 0,
+        };
+        packet.read_transport(skb, true);
+        Some(packet)
+    }
+
+    /// IPv6 has no identification; the first word has the flow label.
+    #[inline(always)]
+    fn identification(skb: Skb) -> u32 {
+        skb.load::<u32>(14).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn length(skb: Skb) -> u32 {
+        skb.load::<u16>(18)
+            .map_or(0, |length| u32::from(u16::from_be(length)) + Self::HEADER_LENGTH)
+    }
+
+    #[inline(always)]
+    fn write_short_way(skb: Skb, packet: &Packet<Self>, way: &ShortWay<Self>) -> Result<(), ()> {
+        let frame = skb.at::<[u8; TRANSPORT as usize + 4]>(0).ok_or(())?.cast::<u8>();
+        // SAFETY: `at` checked 58 bytes.
+        let (label, payload_length) =
+            unsafe { (frame.add(14).cast::<u32>().read(), frame.add(18).cast::<u16>().read()) };
+        let frame = Frame {
+            gap: [0; 2],
+            ethernet: way.ethernet(Self::ETHERTYPE),
+            label,
+            payload_length,
+            protocol: packet.tuple.protocol,
+            hops: packet.hops.wrapping_sub(1),
+            source: way.left.source,
+            destination: way.left.destination,
+            source_port: way.left.source_port,
+            destination_port: way.left.destination_port,
+            tail: [0; 4],
+        };
+        skb.store(0, (&raw const frame.ethernet).cast(), TRANSPORT + 4)?;
+        add_to_transport_checksum::<Self>(skb, packet, way.address_delta, way.port_delta)
+    }
+
+    #[inline(always)]
+    fn write_addresses(skb: Skb, to: &Tuple<Self>, _address_delta: u32) -> Result<(), ()> {
+        skb.store(SOURCE, bytes_of(&to.source), 32)
+    }
+}

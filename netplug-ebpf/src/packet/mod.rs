@@ -1,0 +1,138 @@
+//! Reads a packet once: its tuple, and what the decisions ask besides.
+
+pub mod ethernet;
+mod ipv4;
+mod ipv6;
+pub mod neighbour;
+pub mod rewrite;
+
+use netplug_common::decide::identity::Identity;
+use netplug_common::decide::opening::{Moment, moment};
+use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+
+use crate::maps::Maps;
+use crate::skb::Skb;
+
+/// How far a packet can be read and rewritten.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP or UDP right behind a header of the fixed length. Only these are learned.
+    Plain,
+    /// TCP or UDP behind a longer header. Translated, but never learned.
+    Optioned,
+    /// An ICMP echo request or reply. Translated, but never learned.
+    Echo,
+    /// A fragment, another protocol or message: the tuple has addresses and protocol, and no ports.
+    Other,
+}
+
+/// A packet of one family.
+#[derive(Clone, Copy)]
+pub struct Packet<V: Maps> {
+    /// Who speaks to whom.
+    pub tuple: Tuple<V>,
+    /// Offset of the transport header.
+    pub transport: u32,
+    /// How far it can be read.
+    pub kind: Kind,
+    /// TCP's flags byte; 0 for others.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub hops: u8,
+    /// The first byte of an ICMP message; 0 for others, and for fragments.
+    pub icmp_type: u8,
+}
+
+/// What differs between the families in reading and writing.
+pub trait Header: Maps {
+    /// Reads a [`Kind::Plain`] packet; `None` for all others. The hit path's reader.
+    fn plain(skb: Skb) -> Option<Packet<Self>>;
+    /// Reads any packet of the family; `None` where its header is broken off.
+    fn any(skb: Skb) -> Option<Packet<Self>>;
+    /// The word of the header that tells one packet of a flow from the next.
+    fn identification(skb: Skb) -> u32;
+    /// Length of the L3 packet in bytes as its header tells it.
+    fn length(skb: Skb) -> u32;
+    /// Writes a flow's short way into a plain packet: one hop less, other addresses and ports.
+    fn write_short_way(
+        skb: Skb,
+        packet: &Packet<Self>,
+        way: &rewrite::ShortWay<Self>,
+    ) -> Result<(), ()>;
+    /// Writes another source and destination address, and what of their delta concerns the header.
+    fn write_addresses(skb: Skb, to: &Tuple<Self>, address_delta: u32) -> Result<(), ()>;
+    /// Flags for `bpf_l4_csum_replace` when a pseudo-header changes.
+    const PSEUDO_HEADER: u64;
+    /// Whether the family's ICMP checksum covers a pseudo-header (RFC 4443 §2.3).
+    const ICMP_HAS_PSEUDO_HEADER: bool;
+}
+
+impl<V: Header> Packet<V> {
+    /// Where the segment stands in its connection's life; datagrams are always under way.
+    #[inline(always)]
+    pub fn moment(&self) -> Moment {
+        moment(self.tcp_flags)
+    }
+
+    /// Whether it could be learned from, were it under way.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.kind, Kind::Plain)
+    }
+
+    /// By what to recognise it when it leaves. `None` where it is broken off.
+    #[inline(always)]
+    pub fn identity(&self, skb: Skb) -> Option<Identity> {
+        let mut identity = Identity {
+            length: Identity::length_word(V::length(skb), self.tuple.protocol),
+            id: V::identification(skb),
+            ..Identity::default()
+        };
+        if self.tuple.protocol == TCP {
+            let [sequence, acknowledgement] = skb.load::<[u32; 2]>(self.transport + 4)?;
+            identity.first = sequence;
+            identity.second = acknowledgement;
+        } else if self.tuple.protocol == UDP {
+            identity.first = u32::from(skb.load::<u16>(self.transport + 4)?);
+            if let Some([second, third]) = skb.load::<[u32; 2]>(self.transport + 8) {
+                identity.second = second;
+                identity.third = third;
+            } else if let Some(second) = skb.load::<u32>(self.transport + 8) {
+                identity.second = second;
+            }
+        }
+        Some(identity)
+    }
+}
+
+impl<V: Header> Packet<V> {
+    /// Reads what lies behind the IP header into a packet whose addresses and protocol are known. Leaves it a
+    /// [`Kind::Other`] where that is broken off or not understood.
+    #[inline(always)]
+    fn read_transport(&mut self, skb: Skb, has_plain_header: bool) {
+        let protocol = self.tuple.protocol;
+        if protocol == TCP || protocol == UDP {
+            let Some([source, destination]) = skb.load::<[u16; 2]>(self.transport) else { return };
+            if protocol == TCP {
+                let Some(flags) = skb.load::<u8>(self.transport + 13) else { return };
+                self.tcp_flags = flags;
+            }
+            self.tuple.source_port = Port { octets: source.to_ne_bytes() };
+            self.tuple.destination_port = Port { octets: destination.to_ne_bytes() };
+            self.kind = if has_plain_header { Kind::Plain } else { Kind::Optioned };
+        } else if protocol == V::ICMP {
+            let Some([start, rest]) = skb.load::<[u32; 2]>(self.transport) else { return };
+            let [message, ..] = start.to_ne_bytes();
+            let [high, low, ..] = rest.to_ne_bytes();
+            self.icmp_type = message;
+            let identifier = Port { octets: [high, low] };
+            if message == V::ECHO_REQUEST {
+                self.tuple.source_port = identifier;
+                self.kind = Kind::Echo;
+            } else if message == V::ECHO_REPLY {
+                self.tuple.destination_port = identifier;
+                self.kind = Kind::Echo;
+            }
+        }
+    }
+}

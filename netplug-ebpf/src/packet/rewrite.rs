@@ -1,0 +1,110 @@
+//! The only writer of packets' addresses, ports and checksums.
+
+use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
+use netplug_common::decide::rewrite::deltas;
+use netplug_common::ip::IpVersion;
+use netplug_common::tuple::{TCP, Tuple, UDP};
+
+use crate::packet::ethernet::Mac;
+use crate::packet::{Header, Kind, Packet};
+use crate::skb::{Skb, bytes_of};
+
+/// What a cached flow makes of a packet, computed when it was learned.
+pub struct ShortWay<V: IpVersion> {
+    /// The tuple as it leaves.
+    pub left: Tuple<V>,
+    /// Checksum delta of the addresses.
+    pub address_delta: u32,
+    /// Checksum delta of the ports.
+    pub port_delta: u32,
+    /// The frame's destination.
+    pub destination_mac: Mac,
+    /// The frame's source.
+    pub source_mac: Mac,
+}
+
+impl<V: IpVersion> ShortWay<V> {
+    /// The Ethernet header of the leaving frame.
+    #[inline(always)]
+    pub fn ethernet(&self, ethertype: u16) -> [u8; 14] {
+        let [a, b, c, d, e, f] = self.destination_mac;
+        let [g, h, i, j, k, l] = self.source_mac;
+        let [m, n] = ethertype.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+    }
+}
+
+/// Offset of the checksum within a transport header.
+#[inline(always)]
+const fn checksum_offset(protocol: u8) -> u32 {
+    match protocol {
+        TCP => 16,
+        UDP => 6,
+        _ => 2,
+    }
+}
+
+/// Brings a TCP or UDP checksum up to date. A UDP checksum of 0 ("none", RFC 768) stays 0, and one that
+/// becomes 0 is written as all ones.
+#[inline(always)]
+pub fn add_to_transport_checksum<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    address_delta: u32,
+    port_delta: u32,
+) -> Result<(), ()> {
+    let protocol = packet.tuple.protocol;
+    let offset = packet.transport + checksum_offset(protocol);
+    let keep_zero = if protocol == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    if address_delta != 0 {
+        add_pseudo_header::<V>(skb, offset, address_delta, keep_zero)?;
+    }
+    if port_delta != 0 {
+        skb.add_to_checksum(offset, port_delta, keep_zero)?;
+    }
+    Ok(())
+}
+
+/// Kernels that do not know the family's flag refuse it and are asked without.
+#[inline(always)]
+fn add_pseudo_header<V: Header>(skb: Skb, offset: u32, delta: u32, flags: u64) -> Result<(), ()> {
+    const PLAIN: u64 = aya_ebpf::bindings::BPF_F_PSEUDO_HDR as u64;
+    let first = skb.add_to_checksum(offset, delta, V::PSEUDO_HEADER | flags);
+    if first.is_ok() || V::PSEUDO_HEADER == PLAIN {
+        return first;
+    }
+    skb.add_to_checksum(offset, delta, PLAIN | flags)
+}
+
+/// Makes `packet`, of any kind but [`Kind::Other`], one of the tuple `to`, and remembers it so.
+/// After an error the packet may be half written and must be dropped.
+#[inline(always)]
+pub fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> Result<(), ()> {
+    let change = deltas(&packet.tuple, to);
+    V::write_addresses(skb, to, change.addresses)?;
+    match packet.kind {
+        Kind::Plain | Kind::Optioned => {
+            add_to_transport_checksum::<V>(skb, packet, change.addresses, change.ports)?;
+            skb.store(packet.transport, bytes_of(&to.source_port), 4)?;
+        }
+        Kind::Echo => {
+            let checksum = packet.transport + checksum_offset(packet.tuple.protocol);
+            if V::ICMP_HAS_PSEUDO_HEADER && change.addresses != 0 {
+                add_pseudo_header::<V>(skb, checksum, change.addresses, 0)?;
+            }
+            if change.ports != 0 {
+                skb.add_to_checksum(checksum, change.ports, 0)?;
+            }
+            // The tuple has the identifier on the requester's side and 0 on the other.
+            let identifier = if packet.icmp_type == V::ECHO_REQUEST {
+                to.source_port
+            } else {
+                to.destination_port
+            };
+            skb.store(packet.transport + 4, bytes_of(&identifier), 2)?;
+        }
+        Kind::Other => return Err(()),
+    }
+    packet.tuple = *to;
+    Ok(())
+}

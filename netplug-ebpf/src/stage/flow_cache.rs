@@ -1,0 +1,150 @@
+//! Follow a flow that the host has decided: one lookup, check, rewrite, redirect.
+//!
+//! # Not followed, so that the host sees it
+//! - no entry, or one that is void: of another interface or epoch, or due to ask again
+//! - openings and closings, except of connections that the host does not know (`direct`); an opening also
+//!   removes the entry
+//! - a packet with no hop left, or too long for the device
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated as helpers;
+use netplug_common::counter::Counter;
+use netplug_common::decide::due::{Standing, standing};
+use netplug_common::decide::opening::Moment;
+use netplug_common::maps::config::{Config, STEERING_DIRECT};
+use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK};
+
+use crate::maps;
+use crate::packet::rewrite::ShortWay;
+use crate::packet::{Header, Packet, ethernet};
+use crate::report;
+use crate::skb::Skb;
+use crate::verdict::{Outcome, Verdict};
+
+/// Whether `bpf_redirect_peer` leaves the packet type as it was, so that a frame that was not for the host end's
+/// MAC would be dropped by the pod (before Linux 6.15, commit c4327229).
+#[unsafe(no_mangle)]
+static PEER_KEEPS_TYPE: Global<u8> = Global::new(1);
+
+/// Sends the packet its flow's short way; `None` if it must visit the host.
+#[inline(always)]
+pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Option<Outcome> {
+    let entry = V::flows().get_ptr_mut(&packet.tuple)?;
+    // SAFETY: the verifier knows the pointer to be a value's. Another CPU may write the value meanwhile, which
+    // `is_still` finds out.
+    let flow = unsafe { &*entry };
+    let now = jiffies();
+    match standing(flow, skb.ifindex(), config.epoch, now) {
+        Standing::Good => {}
+        Standing::Void => return None,
+        Standing::Recheck => recheck(entry, packet, config)?,
+    }
+    if !matches!(packet.moment(), Moment::Underway) {
+        note_moment(entry, packet)?;
+    }
+    let (flags, leaves_by) = (flow.flags, flow.leaves_by);
+    if !skb.fits(leaves_by, flow.mtu) {
+        return None;
+    }
+    if flags & SAME_BRIDGE != 0 {
+        let mac = flow.destination_mac;
+        if !is_still(entry, packet) {
+            return None;
+        }
+        let is_addressed =
+            ethernet::macs(skb).is_some_and(|macs| ethernet::same(&macs.destination, &mac));
+        if !is_addressed && ethernet::set_destination(skb, &mac).is_err() {
+            return Some(Err(Counter::RewriteFailed));
+        }
+        report::count(skb, Counter::Hit);
+        return Some(Ok(to_peer(skb, leaves_by)));
+    }
+    if packet.hops <= 1 {
+        return None;
+    }
+    let way = ShortWay {
+        left: flow.left,
+        address_delta: flow.address_delta,
+        port_delta: flow.port_delta,
+        destination_mac: flow.destination_mac,
+        source_mac: flow.source_mac,
+    };
+    if !is_still(entry, packet) {
+        return None;
+    }
+    if V::write_short_way(skb, packet, &way).is_err() {
+        return Some(Err(Counter::RewriteFailed));
+    }
+    report::count(skb, Counter::Hit);
+    if flags & TO_UPLINK == 0 {
+        return Some(Ok(to_peer(skb, leaves_by)));
+    }
+    skb.set_marker(config.marker);
+    // SAFETY: no parameters: the kernel looks the next hop up itself.
+    let code = unsafe { helpers::bpf_redirect_neigh(leaves_by, core::ptr::null_mut(), 0, 0) };
+    Some(Ok(Verdict::Redirect(code as i32)))
+}
+
+/// Whether the entry was this packet's flow all the while that it was read: LRU elements change hands at once.
+#[inline(always)]
+fn is_still<V: Header>(entry: *const Flow<V>, packet: &Packet<V>) -> bool {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: as in `follow`; volatile, so that it is read here and not earlier.
+    let tag = unsafe { core::ptr::read_volatile(&raw const (*entry).tag) };
+    tag == packet.tuple.tag()
+}
+
+/// An opening or closing packet: only a flow that the host does not know lets it pass.
+#[inline(always)]
+fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()> {
+    // SAFETY: as in `follow`. The flags of a direct flow are written by its own packets only.
+    unsafe {
+        if (*entry).flags & DIRECT == 0 {
+            if matches!(packet.moment(), Moment::Opening) {
+                // Content if another CPU was first.
+                let _ = V::flows().remove(&packet.tuple);
+            }
+            return None;
+        }
+        if matches!(packet.moment(), Moment::Closing) {
+            (*entry).flags |= CLOSED;
+        } else {
+            (*entry).flags &= !CLOSED;
+        }
+    }
+    Some(())
+}
+
+/// A direct flow after an epoch has ended: no host need be asked, only whether its pod is still where it was.
+#[inline(always)]
+fn recheck<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config) -> Option<()> {
+    if config.steering != STEERING_DIRECT {
+        return None;
+    }
+    let endpoint = maps::endpoint::<V>(&packet.tuple.destination)?;
+    // SAFETY: as in `follow`.
+    unsafe {
+        if (*entry).leaves_by != endpoint.ifindex || (*entry).destination_mac != endpoint.mac {
+            return None;
+        }
+        (*entry).epoch = config.epoch;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn to_peer(skb: Skb, ifindex: u32) -> Verdict {
+    if PEER_KEEPS_TYPE.load() != 0 {
+        skb.is_for_host();
+    }
+    // SAFETY: takes numbers only.
+    Verdict::Redirect(unsafe { helpers::bpf_redirect_peer(ifindex, 0) } as i32)
+}
+
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { helpers::bpf_jiffies64() }
+}

@@ -1,0 +1,123 @@
+//! What a pod may claim, and what the host may tell it.
+//!
+//! # Dropped, each under its own reason
+//! - an IP source that is not the pod's, unless it is unspecified or link-local (address detection, DHCP clients)
+//! - a source MAC that is not the pod's
+//! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's
+//! - router advertisements and ND redirects from a pod; answers as a DHCP server
+//! - the host's own ND redirects to a pod: they would send it past the host (IPv6 has no `send_redirects`)
+//!
+//! On a hit nothing is checked: an entry is bound to the interface whose packet was checked when it was made.
+
+use netplug_common::counter::Counter;
+use netplug_common::ip::{Address, IpVersion, V4, V6};
+use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
+use netplug_common::tuple::UDP;
+
+use crate::maps;
+use crate::packet::{Header, Packet, ethernet, neighbour};
+use crate::skb::Skb;
+
+/// Port of DHCP servers (RFC 2131 §4.1).
+const DHCP_SERVER: u16 = 67;
+/// Port of DHCPv6 servers (RFC 8415 §7.2).
+const DHCP6_SERVER: u16 = 547;
+
+/// What differs between the families.
+pub trait Rules: Header {
+    /// The port that a DHCP server of the family answers from.
+    const DHCP_SERVER: u16;
+    /// Checks the family's control messages.
+    fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter>;
+}
+
+/// Checks what a pod sends.
+#[inline(always)]
+pub fn check<V: Rules>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Result<(), Counter> {
+    if port.flags & SOURCE_GUARD == 0 {
+        return Ok(());
+    }
+    check_mac(skb, port)?;
+    let source = &packet.tuple.source;
+    if !is_own::<V>(skb, source) && !source.is_unspecified() && !source.is_link_local() {
+        return Err(Counter::SourceAddress);
+    }
+    if packet.tuple.protocol == UDP && packet.tuple.source_port.get() == V::DHCP_SERVER {
+        return Err(Counter::DhcpServer);
+    }
+    V::check_control(skb, packet)
+}
+
+/// Checks what a pod says by ARP.
+#[inline(always)]
+pub fn check_arp(skb: Skb, port: &PodPort) -> Result<(), Counter> {
+    if port.flags & SOURCE_GUARD == 0 {
+        return Ok(());
+    }
+    check_mac(skb, port)?;
+    let Some(sender) = neighbour::arp_sender(skb) else { return Ok(()) };
+    let is_honest = ethernet::same(&sender.mac, &port.pod_mac)
+        && (sender.address.is_unspecified() || is_own::<V4>(skb, &sender.address));
+    if is_honest { Ok(()) } else { Err(Counter::ArpClaim) }
+}
+
+/// Checks what the host itself sends to a pod.
+#[inline(always)]
+pub fn check_host<V: Rules>(skb: Skb) -> Result<(), Counter> {
+    if V::ICMP != V6::ICMP {
+        return Ok(());
+    }
+    match V::any(skb) {
+        Some(packet)
+            if packet.tuple.protocol == V::ICMP && packet.icmp_type == neighbour::REDIRECT =>
+        {
+            Err(Counter::NeighbourRedirect)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn check_mac(skb: Skb, port: &PodPort) -> Result<(), Counter> {
+    match ethernet::macs(skb) {
+        Some(macs) if ethernet::same(&macs.source, &port.pod_mac) => Ok(()),
+        _ => Err(Counter::SourceMac),
+    }
+}
+
+#[inline(always)]
+fn is_own<V: Header>(skb: Skb, address: &V::Address) -> bool {
+    maps::endpoint::<V>(address).is_some_and(|endpoint| endpoint.ifindex == skb.ifindex())
+}
+
+impl Rules for V4 {
+    const DHCP_SERVER: u16 = DHCP_SERVER;
+
+    #[inline(always)]
+    fn check_control(_: Skb, _: &Packet<Self>) -> Result<(), Counter> {
+        Ok(())
+    }
+}
+
+impl Rules for V6 {
+    const DHCP_SERVER: u16 = DHCP6_SERVER;
+
+    #[inline(always)]
+    fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
+        if packet.tuple.protocol != Self::ICMP {
+            return Ok(());
+        }
+        match packet.icmp_type {
+            neighbour::ROUTER_ADVERTISEMENT | neighbour::REDIRECT => {
+                Err(Counter::RouterAdvertisement)
+            }
+            neighbour::NEIGHBOUR_ADVERTISEMENT => {
+                match neighbour::advertised(skb, packet.transport) {
+                    Some(target) if target.is_link_local() || is_own::<V6>(skb, &target) => Ok(()),
+                    _ => Err(Counter::NeighbourClaim),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}

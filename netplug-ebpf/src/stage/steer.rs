@@ -1,0 +1,40 @@
+//! Bring a pod's packet before the host.
+//!
+//! # What is steered
+//! IP packets whose destination MAC is another pod's get the gateway's instead: the bridge hands them up, the
+//! host's L3 sees them, and conntrack undoes there what kube-proxy's DNAT did.
+//! # What is left to the bridge
+//! Broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
+//! does not carry them.
+
+use netplug_common::counter::Counter;
+use netplug_common::ip::{Address, IpVersion, V6};
+use netplug_common::maps::port::PodPort;
+
+use crate::packet::{Header, Packet, ethernet, neighbour};
+use crate::skb::Skb;
+use crate::verdict::{Outcome, Verdict};
+
+/// Makes the packet one for the gateway, where it is not and should be.
+#[inline(always)]
+pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outcome {
+    let Some(macs) = ethernet::macs(skb) else { return Ok(Verdict::Next) };
+    if port.bridge == 0
+        || !ethernet::is_unicast(&macs.destination)
+        || ethernet::same(&macs.destination, &port.gateway_mac)
+        || packet.tuple.destination.is_link_local()
+        || is_discovery(packet)
+    {
+        return Ok(Verdict::Next);
+    }
+    ethernet::set_destination(skb, &port.gateway_mac).map_err(|()| Counter::RewriteFailed)?;
+    Ok(Verdict::Next)
+}
+
+#[inline(always)]
+fn is_discovery<V: Header>(packet: &Packet<V>) -> bool {
+    V::ICMP == V6::ICMP
+        && packet.tuple.protocol == V::ICMP
+        && packet.icmp_type >= neighbour::ROUTER_SOLICITATION
+        && packet.icmp_type <= neighbour::REDIRECT
+}

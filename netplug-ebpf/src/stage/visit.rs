@@ -1,0 +1,78 @@
+//! Remember a packet that visits the host, to know it again when it leaves.
+//!
+//! Remembered: TCP and UDP for one host that could be learned. Not remembered: openings and closings (they are
+//! never learned from), and flows that came back from none of their last visits, until their next run.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated as helpers;
+use netplug_common::counter::Counter;
+use netplug_common::decide::opening::Moment;
+use netplug_common::decide::retry::{Note, note};
+use netplug_common::hash;
+use netplug_common::ip::Address;
+use netplug_common::maps::config::{Config, LEARN_TCP, STEERING_ALWAYS};
+use netplug_common::tuple::{TCP, Tuple};
+
+use crate::log;
+use crate::packet::{Header, Packet};
+use crate::report;
+use crate::skb::Skb;
+
+/// Notes a packet that `entered` as such and is handed to the host as `packet`, and makes it carry its hash.
+#[inline(always)]
+pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, config: &Config) {
+    let is_noted =
+        can_be_learned(packet, config) && try_to_note(skb, entered, packet, config).is_some();
+    report::count(skb, if is_noted { Counter::Visit } else { Counter::Aside });
+}
+
+#[inline(always)]
+fn can_be_learned<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    config.steering != STEERING_ALWAYS
+        && packet.is_plain()
+        && matches!(packet.moment(), Moment::Underway)
+        && (packet.tuple.protocol != TCP || config.flags & LEARN_TCP != 0)
+        && packet.tuple.destination.is_for_one_host()
+}
+
+#[inline(always)]
+fn try_to_note<V: Header>(
+    skb: Skb,
+    entered: &Tuple<V>,
+    packet: &Packet<V>,
+    config: &Config,
+) -> Option<()> {
+    let hash = hash::of(&packet.tuple, config.hash_key);
+    // SAFETY: takes nothing.
+    let now = unsafe { helpers::bpf_jiffies64() };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let visit = unsafe { &mut (*V::scratch()?).visit };
+    visit.noted_at = now;
+    visit.entered = *entered;
+    visit.identity = packet.identity(skb)?;
+    visit.entered_by = skb.ifindex();
+    visit.tries = 1;
+    visit._pad = [0; 4];
+    visit.seal = visit.digest();
+    match V::visits().get_ptr_mut(hash) {
+        // SAFETY: the verifier knows the pointer to be a value's; readers check the seal, so a write that they
+        // see half of is not believed.
+        Some(last)
+            if unsafe { (*last).entered == *entered && (*last).entered_by == visit.entered_by } =>
+        unsafe {
+            match note((*last).noted_at, (*last).tries, now, config.revisit_jiffies) {
+                Note::No => return None,
+                Note::Anew => {}
+                Note::Again => {
+                    visit.noted_at = (*last).noted_at;
+                    visit.tries = (*last).tries + 1;
+                }
+            }
+            *last = *visit;
+        },
+        _ => V::visits().insert(hash, &*visit, u64::from(BPF_ANY)).ok()?,
+    }
+    skb.set_hash(hash);
+    log::visits(skb, entered);
+    Some(())
+}

@@ -1,0 +1,117 @@
+//! The command line: what an operator asks of a node. One file for each command.
+//!
+//! Tables are for people: upper-case heads, two spaces between columns. `-o json` is for scripts: one object with a
+//! `schema` number and snake_case keys. Errors go to stderr; exit code 1 is a failure, 2 a usage error.
+
+mod counters;
+mod endpoints;
+mod flows;
+mod flush;
+mod load;
+mod nat;
+mod output;
+mod promote;
+mod status;
+mod unload;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::datapath::{Datapath, LogLevel};
+use output::Format;
+
+/// The pod network of a Kubernetes node: a CNI plugin with TC eBPF programs.
+#[derive(Parser)]
+#[command(name = "netplug", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "With CNI_COMMAND set, netplug is a CNI plugin; installed as `loopback`, the loopback plugin."
+)]
+struct Arguments {
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t, env = "NETPLUG_OUTPUT")]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Whether the datapath is loaded, how it is set, and what it serves.
+    Status,
+    /// The pod interfaces that netplug serves.
+    Endpoints,
+    /// The flows that the cache knows, and what the host made of them.
+    Flows,
+    /// The ports that masquerade holds.
+    Nat,
+    /// How many packets went which way, and why any were dropped.
+    Counters,
+    /// Void every cached flow, so that each asks the host again at once.
+    Flush,
+    /// Load the programs, or replace older ones without losing a packet. (The first ADD does it too.)
+    Load {
+        /// Have the programs tell what they do, and print it until interrupted.
+        #[arg(long, value_enum, default_value_t)]
+        log: LogLevel,
+        /// Entries of each flow cache, where it is not there yet.
+        #[arg(long, default_value_t = netplug_common::maps::FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
+        flow_cache: u32,
+    },
+    /// Take programs, maps, bridges and sysctls off this node again.
+    Unload,
+    /// Move `from_pod` of every endpoint to TCX, where it costs each packet less.
+    Promote,
+}
+
+/// Parses the command line and runs the command.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netplug: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(Arguments { output, command }: Arguments) -> anyhow::Result<()> {
+    match command {
+        Command::Status => status::run(output),
+        Command::Endpoints => endpoints::run(output, &loaded()?),
+        Command::Flows => flows::run(output, &loaded()?),
+        Command::Nat => nat::run(output, &loaded()?),
+        Command::Counters => counters::run(output, &loaded()?),
+        Command::Flush => flush::run(output, &loaded()?),
+        Command::Load { log, flow_cache } => load::run(output, log, flow_cache),
+        Command::Unload => unload::run(output),
+        Command::Promote => promote::run(output, &loaded()?),
+    }
+}
+
+fn loaded() -> anyhow::Result<Datapath> {
+    Datapath::open()?.context("nothing is loaded on this node; add a pod, or run `netplug load`")
+}
+
+/// An interface's name, or its number where it is gone.
+fn interface(ifindex: u32) -> String {
+    crate::datapath::interface_name(ifindex).unwrap_or_else(|_| format!("#{ifindex}"))
+}
+
+/// A protocol's name, or its number.
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        number => number.to_string(),
+    }
+}
+
+fn mac(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}

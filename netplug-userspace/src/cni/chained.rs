@@ -1,0 +1,137 @@
+//! ADD and CHECK behind another plugin (`bridge`, `ptp`, …): interface, addresses and gateway are in `prevResult`; netplug
+//! adds the datapath and gives the result on as it came.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::add::{bridge_of, gone};
+use super::config::Config;
+use super::request::Request;
+use super::rollback::Rollback;
+use super::{Error, settings};
+use crate::datapath::{Endpoint, Owner};
+use crate::node::link::Link;
+use crate::node::namespace::Namespace;
+use crate::node::{Mac, Netlink, neighbour};
+
+/// What a pod's interface was found to be.
+pub(super) struct Found {
+    pub(super) host_end: Link,
+    pub(super) bridge: Option<Link>,
+    pub(super) pod_mac: Mac,
+    pub(super) networks: Vec<IpNetwork>,
+}
+
+impl Found {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.networks.iter().map(IpNetwork::ip).collect()
+    }
+
+    /// The endpoint that netplug makes of it.
+    pub(super) fn endpoint(&self, request: &Request, config: &Config) -> Endpoint {
+        Endpoint {
+            ifindex: self.host_end.index,
+            owner: Owner::of(&request.network, &request.container, &request.ifname),
+            bridge: self.bridge.as_ref().map(|bridge| bridge.index),
+            // Where there is no bridge, the host end itself is the pod's gateway.
+            gateway_mac: self.bridge.as_ref().map_or(self.host_end.mac, |bridge| bridge.mac),
+            pod_mac: self.pod_mac,
+            addresses: self.addresses(),
+            source_guard: config.source_guard,
+            attach: settings::attach(config),
+        }
+    }
+}
+
+pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<Value, Error> {
+    let netlink = Netlink::open()?;
+    let found = find(&netlink, request, previous)?;
+    let mut rollback = Rollback::default();
+    match join(&netlink, request, config, &found, &mut rollback) {
+        Ok(()) => {
+            rollback.commit();
+            Ok(previous.clone())
+        }
+        Err(error) => Err(rollback.run(error)),
+    }
+}
+
+fn join(
+    netlink: &Netlink,
+    request: &Request,
+    config: &Config,
+    found: &Found,
+    rollback: &mut Rollback<'_>,
+) -> Result<(), Error> {
+    if let Some(bridge) = &found.bridge {
+        neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
+        let (index, addresses) = (bridge.index, found.addresses());
+        rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &addresses)?));
+        for address in found.addresses() {
+            neighbour::add(netlink, bridge, address, found.pod_mac)?;
+        }
+    }
+    // Only the pods' own networks as the node routes them; a prefix of one address is one pod.
+    let networks: Vec<_> = found
+        .networks
+        .iter()
+        .filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok())
+        .collect();
+    let bridge = found.bridge.as_ref().map(|bridge| (bridge.name.as_str(), false));
+    let datapath = settings::prepare_node(netlink, config, &networks, bridge)?;
+    Ok(datapath.register(&found.endpoint(request, config))?)
+}
+
+/// Finds the interface that `previous` speaks of.
+pub(super) fn find(netlink: &Netlink, request: &Request, previous: &Value) -> Result<Found, Error> {
+    let interfaces =
+        previous.get("interfaces").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_pods = |interface: &&Value| {
+        let text = |key| interface.get(key).and_then(Value::as_str).unwrap_or_default();
+        text("name") == request.ifname && !text("sandbox").is_empty()
+    };
+    let Some(at) = interfaces.iter().position(|interface| is_pods(&interface)) else {
+        return Err(Error::config(
+            "prevResult.interfaces",
+            format!("has no {} in the pod", request.ifname),
+        ));
+    };
+    let mut networks = Vec::new();
+    for ip in previous.get("ips").and_then(Value::as_array).into_iter().flatten() {
+        let index = ip.get("interface").and_then(Value::as_u64);
+        if index.is_none_or(|index| usize::try_from(index) == Ok(at)) {
+            let address = ip.get("address").and_then(Value::as_str).unwrap_or_default();
+            networks.push(address.parse().map_err(|_| {
+                Error::config(
+                    "prevResult.ips",
+                    format!("{address:?} is not an address with a prefix"),
+                )
+            })?);
+        }
+    }
+    if networks.is_empty() {
+        return Err(Error::config(
+            "prevResult.ips",
+            format!("has no address of {}", request.ifname),
+        ));
+    }
+    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let ifname = request.ifname.clone();
+    let pod_end = pod.enter(move |netlink| {
+        netlink.link(&ifname)?.ok_or_else(|| crate::node::Error::NoInterface {
+            name: ifname.clone(),
+            place: " in the pod".into(),
+        })
+    })?;
+    let peer = pod_end.peer.ok_or_else(|| {
+        Error::config(
+            "prevResult.interfaces",
+            format!("{} is not one end of a veth", request.ifname),
+        )
+    })?;
+    let host_end = netlink.link_of_index(peer)?.ok_or_else(|| gone(&format!("#{peer}")))?;
+    let bridge = bridge_of(netlink, &host_end)?;
+    Ok(Found { host_end, bridge, pod_mac: pod_end.mac, networks })
+}

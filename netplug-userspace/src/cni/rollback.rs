@@ -1,0 +1,66 @@
+//! Undo in reverse. Each step of ADD that changed something leaves its undo here; unless all went well, they run, the
+//! last first. An undo that fails is reported beside the first error and never replaces it.
+
+use super::Error;
+
+type Undo<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
+
+/// The undos of an ADD under way.
+#[derive(Default)]
+pub(super) struct Rollback<'a> {
+    undos: Vec<Undo<'a>>,
+}
+
+impl<'a> Rollback<'a> {
+    /// Adds an undo for what was just done.
+    pub(super) fn push(&mut self, undo: impl FnOnce() -> Result<(), Error> + 'a) {
+        self.undos.push(Box::new(undo));
+    }
+
+    /// All went well: nothing is undone.
+    pub(super) fn commit(mut self) {
+        self.undos.clear();
+    }
+
+    /// `error` happened: undoes all and returns it, with what could not be undone.
+    pub(super) fn run(&mut self, error: Error) -> Error {
+        let also: Vec<_> = std::mem::take(&mut self.undos)
+            .into_iter()
+            .rev()
+            .filter_map(|undo| undo().err())
+            .map(|error| error.to_string())
+            .collect();
+        if also.is_empty() { error } else { Error::Undone { error: Box::new(error), also } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn undos_run_in_reverse_and_keep_the_first_error() {
+        let order = RefCell::new(Vec::new());
+        let mut rollback = Rollback::default();
+        for step in 0..3 {
+            let order = &order;
+            rollback.push(move || {
+                order.borrow_mut().push(step);
+                if step == 1 { Err(Error::config("undo", "failed")) } else { Ok(()) }
+            });
+        }
+        let error = rollback.run(Error::config("add", "failed"));
+        assert_eq!(*order.borrow(), [2, 1, 0]);
+        assert_eq!(error.to_string(), "add: failed");
+        assert_eq!(error.code(), 7);
+        assert!(error.to_json("1.0.0")["details"].as_str().unwrap().contains("undo: failed"));
+    }
+
+    #[test]
+    fn what_is_committed_stays() {
+        let mut rollback = Rollback::default();
+        rollback.push(|| unreachable!("committed"));
+        rollback.commit();
+    }
+}

@@ -1,0 +1,167 @@
+//! CONFIG, the epoch, and the CIDRs that are not masqueraded.
+
+use std::time::Duration;
+
+use aya::maps::MapError;
+use aya::maps::lpm_trie::Key;
+use ipnetwork::IpNetwork;
+use netplug_common::decide::port_choice::{PortRange, PortRanges};
+use netplug_common::ip::{V4, V6};
+use netplug_common::maps::config::{
+    Config, LEARN_TCP, MASQUERADE, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+};
+
+use super::maps::Family;
+use super::{Datapath, Error, Settings, Steering};
+
+/// kube-apiserver's default `--service-node-port-range`.
+const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
+/// The kernel's default `ip_local_port_range`, until it is read.
+const LOCAL_PORTS: PortRange = PortRange { first: 32_768, last: 60_999 };
+
+impl Datapath {
+    /// What the programs are told.
+    pub fn config(&self) -> Result<Config, Error> {
+        let config = self.maps.config()?;
+        config.get(&0, 0).map_err(|source| Error::Map { verb: "read", map: "CONFIG", source })
+    }
+
+    /// Voids every cached flow.
+    pub fn bump_epoch(&self) -> Result<(), Error> {
+        self.change(|config| config.epoch = config.epoch.wrapping_add(1)).map(drop)
+    }
+
+    /// Changes CONFIG; a change that flows may depend on voids them. Returns whether there was one.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Config)) -> Result<bool, Error> {
+        let mut map = self.maps.config()?;
+        let fail = |verb| move |source| Error::Map { verb, map: "CONFIG", source };
+        let before = map.get(&0, 0).map_err(fail("read"))?;
+        let mut config = before;
+        change(&mut config);
+        if config == before {
+            return Ok(false);
+        }
+        if config.epoch == before.epoch {
+            config.epoch = before.epoch.wrapping_add(1);
+        }
+        map.set(0, config, 0).map_err(fail("write"))?;
+        Ok(true)
+    }
+
+    /// Writes what each load draws anew, where nothing is written yet.
+    pub(super) fn write_first_config(&self) -> Result<(), Error> {
+        if self.config()?.hash_key != 0 {
+            return Ok(());
+        }
+        let mut random = [0u8; 12];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(
+            |error| Error::File { verb: "read", path: "/dev/urandom".into(), source: error.into() },
+        )?;
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = random;
+        let per_second = jiffies_per_second();
+        self.change(|config| {
+            config.hash_key = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) | 1;
+            config.marker = u32::from_ne_bytes([i, j, k, l]) | 1;
+            config.jiffies_per_second = per_second;
+            config.revisit_jiffies = 20 * per_second;
+            config.epoch = 1;
+            config.local_ports = LOCAL_PORTS;
+            config.masquerade_ports = PortRanges::without(&[NODE_PORTS, LOCAL_PORTS]);
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn write_settings(&self, settings: &Settings) -> Result<(), Error> {
+        let per_second = jiffies_per_second();
+        self.change(|config| {
+            config.steering = match settings.steering {
+                Steering::Learn => STEERING_LEARN,
+                Steering::Always => STEERING_ALWAYS,
+                Steering::Direct => STEERING_DIRECT,
+            };
+            config.revisit_jiffies = jiffies(settings.revisit, per_second);
+            config.flags =
+                config.flags & !MASQUERADE | if settings.masquerade { MASQUERADE } else { 0 };
+        })?;
+        self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
+            IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
+            IpNetwork::V6(_) => None,
+        })?;
+        self.write_exempt::<V6>(&settings.non_masquerade, |network| match network {
+            IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
+            IpNetwork::V4(_) => None,
+        })
+    }
+
+    /// Adds what is missing of a family's CIDRs. Several networks of a node share the map, so none is taken away here.
+    fn write_exempt<V: Family>(
+        &self,
+        networks: &[IpNetwork],
+        of_family: impl Fn(&IpNetwork) -> Option<(u8, V::Octets)>,
+    ) -> Result<(), Error> {
+        let fail = |verb| move |source| Error::Map { verb, map: V::NON_MASQUERADE, source };
+        let mut map = self.maps.non_masquerade::<V>()?;
+        for (prefix, octets) in networks.iter().filter_map(of_family) {
+            map.insert(&Key::new(u32::from(prefix), octets), 0, 0).map_err(fail("write"))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs whether both conntrack sysctls that learned TCP needs are set in this namespace
+    /// (`nf_conntrack_tcp_be_liberal`, `nf_conntrack_tcp_ignore_invalid_rst`). Without them TCP is not learned.
+    pub fn set_tcp_learning(&self, allowed: bool) -> Result<(), Error> {
+        self.change(|config| {
+            config.flags = config.flags & !LEARN_TCP | if allowed { LEARN_TCP } else { 0 };
+        })
+        .map(drop)
+    }
+
+    /// Tells the programs the host's ephemeral port range (`net.ipv4.ip_local_port_range`, inclusive), which
+    /// masquerade never takes from.
+    pub fn set_local_ports(&self, first: u16, last: u16) -> Result<(), Error> {
+        let local = PortRange { first, last };
+        let mut taken = vec![NODE_PORTS, local];
+        taken.sort_by_key(|range| range.first);
+        self.change(|config| {
+            config.local_ports = local;
+            config.masquerade_ports = PortRanges::without(&taken);
+        })
+        .map(drop)
+    }
+
+    /// The CIDRs that are not masqueraded.
+    pub fn non_masquerade(&self) -> Result<Vec<IpNetwork>, Error> {
+        fn read<V: Family, A: Into<std::net::IpAddr>>(
+            datapath: &Datapath,
+            address: impl Fn(V::Octets) -> A,
+        ) -> Result<Vec<IpNetwork>, Error> {
+            let fail =
+                |source: MapError| Error::Map { verb: "read", map: V::NON_MASQUERADE, source };
+            let map = datapath.maps.non_masquerade::<V>()?;
+            let mut networks = Vec::new();
+            for key in map.keys() {
+                let key = key.map_err(fail)?;
+                let prefix = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
+                // A prefix in the map is one that was written from an IpNetwork.
+                networks.extend(IpNetwork::new(address(key.data()).into(), prefix));
+            }
+            Ok(networks)
+        }
+        let mut networks = read::<V4, _>(self, std::net::Ipv4Addr::from)?;
+        networks.extend(read::<V6, _>(self, std::net::Ipv6Addr::from)?);
+        Ok(networks)
+    }
+}
+
+/// CONFIG_HZ of the running kernel: the coarse clock's resolution is one jiffy.
+fn jiffies_per_second() -> u64 {
+    let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    let nanoseconds = u64::try_from(resolution.tv_nsec).unwrap_or(0).max(1);
+    // 3,333,333 ns is 300 Hz, rounded.
+    (1_000_000_000 + nanoseconds / 2) / nanoseconds
+}
+
+fn jiffies(time: Duration, per_second: u64) -> u64 {
+    let jiffies = time.as_millis() * u128::from(per_second) / 1000;
+    u64::try_from(jiffies).unwrap_or(u64::MAX >> 1).max(1)
+}

@@ -1,0 +1,158 @@
+//! Load the object, pin what it holds, and hand over from an older load without losing a packet: pinned maps
+//! are taken on with their entries, programs are replaced where they are attached.
+
+use std::fs;
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+
+use super::attach::PROGRAMS;
+use super::{Datapath, Error, maps, pin};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netplug.bpf.o"));
+
+/// How much the programs tell a developer. A constant of the load: what is off costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Drops.
+    Info,
+    /// Drops, what is learned, ports that masquerade takes.
+    Debug,
+    /// All that, and each packet that visits.
+    Trace,
+}
+
+impl LogLevel {
+    /// As `aya-log` counts: error 1 … trace 5.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Info => 3,
+            Self::Debug => 4,
+            Self::Trace => 5,
+        }
+    }
+}
+
+/// Loads and pins. `flow_cache`: entries of each FLOWS map, where they are not pinned yet. With a log level other than
+/// off, returns the loaded object, whose log [`run_logger`] prints.
+pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
+    let _lock = pin::Lock::take()?;
+    if pin::is_loaded() && level == LogLevel::Off && is_current()? {
+        // Another process was first.
+        return Ok(None);
+    }
+    pin::prepare()?;
+    if pin::path("CONFIG").exists() {
+        // Refuses maps of another shape under this layout's name.
+        maps::Maps::open()?;
+    }
+    let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pin::path(name))).collect();
+    let (level_number, keeps_type) = (level.number(), u8::from(peer_keeps_type()));
+    let mut loader = EbpfLoader::new();
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .map_max_entries("FLOWS4", flow_cache)
+        .map_max_entries("FLOWS6", flow_cache)
+        .override_global("AYA_LOG_LEVEL", &level_number, false)
+        .override_global("PEER_KEEPS_TYPE", &keeps_type, true);
+    let mut object = loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))?;
+    for name in PROGRAMS {
+        let loaded =
+            program(&mut object, name).and_then(|program| program.load()).map_err(|source| {
+                Error::Program { verb: "load", program: name, source: Box::new(source) }
+            });
+        loaded?;
+    }
+    Datapath { maps: maps::Maps }.write_first_config()?;
+    for name in PROGRAMS {
+        let path = pin::path(name);
+        let fresh = pin::path(&format!("new_{name}"));
+        pin::remove(&fresh)?;
+        program(&mut object, name)
+            .map_err(|source| Error::Program {
+                verb: "find",
+                program: name,
+                source: Box::new(source),
+            })?
+            .pin(&fresh)
+            .map_err(|source| Error::Pin { path: fresh.clone(), source })?;
+        fs::rename(&fresh, &path).map_err(|source| Error::File {
+            verb: "replace",
+            path,
+            source,
+        })?;
+    }
+    fs::write(LOADED, digest()).map_err(|source| Error::File {
+        verb: "write",
+        path: LOADED.into(),
+        source,
+    })?;
+    Datapath { maps: maps::Maps }.reattach()?;
+    Ok((level != LogLevel::Off).then_some(object))
+}
+
+fn program<'a>(
+    object: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, aya::programs::ProgramError> {
+    object.program_mut(name).ok_or(aya::programs::ProgramError::NotLoaded)?.try_into()
+}
+
+/// Says which object is loaded, so that another build replaces it and the same build does not.
+const LOADED: &str = "/run/netplug/loaded";
+
+fn digest() -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in OBJECT {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
+}
+
+fn is_current() -> Result<bool, Error> {
+    match fs::read_to_string(LOADED) {
+        Ok(loaded) => Ok(loaded == digest()),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::File { verb: "read", path: LOADED.into(), source }),
+    }
+}
+
+/// Before Linux 6.15 `bpf_redirect_peer` left the packet type as it was.
+fn peer_keeps_type() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 15)
+}
+
+/// Prints the programs' log on stderr until the process ends.
+pub fn run_logger(mut object: Ebpf) -> Result<std::convert::Infallible, Error> {
+    let mut logger = EbpfLogger::init_with_logger(&mut object, Stderr)
+        .map_err(|error| Error::Log(Box::new(error)))?;
+    loop {
+        logger.flush();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{} {}", record.level().as_str().to_ascii_lowercase(), record.args());
+    }
+
+    fn flush(&self) {}
+}

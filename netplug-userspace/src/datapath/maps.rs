@@ -1,0 +1,186 @@
+//! The pinned maps, typed. The only place where map names meet map types.
+
+use aya::Pod;
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use netplug_common::ip::{IpVersion, V4, V6};
+use netplug_common::maps::config::Config;
+use netplug_common::maps::counters::Count;
+use netplug_common::maps::endpoint::EndpointEntry;
+use netplug_common::maps::flow::Flow;
+use netplug_common::maps::nat::Mapping;
+use netplug_common::maps::port::PodPort;
+use netplug_common::maps::uplink::UplinkEntry;
+use netplug_common::maps::visit::Visit;
+use netplug_common::tuple::Tuple;
+
+use super::{Error, pin};
+
+/// Every map that is pinned, by name.
+pub(super) const NAMES: &[&str] = &[
+    "CONFIG",
+    "PORTS",
+    "UPLINKS",
+    "COUNTERS",
+    "NAT_STATE",
+    "ENDPOINTS4",
+    "ENDPOINTS6",
+    "NON_MASQ4",
+    "NON_MASQ6",
+    "FLOWS4",
+    "FLOWS6",
+    "VISITS4",
+    "VISITS6",
+    "NAT_OUT4",
+    "NAT_OUT6",
+    "NAT_IN4",
+    "NAT_IN6",
+];
+
+/// A hash of ours.
+pub(super) type Table<K, V> = HashMap<MapData, K, V>;
+
+/// The maps that userspace writes on every ADD and DEL.
+pub(super) struct Maps;
+
+/// What differs between the families on this side: names, and the form of a prefix.
+pub(super) trait Family: IpVersion {
+    const ENDPOINTS: &'static str;
+    const NON_MASQUERADE: &'static str;
+    const FLOWS: &'static str;
+    const VISITS: &'static str;
+    const NAT_OUT: &'static str;
+    const NAT_IN: &'static str;
+    /// An address as prefixes have it.
+    type Octets: Pod + Copy + Eq;
+}
+
+impl Family for V4 {
+    const ENDPOINTS: &'static str = "ENDPOINTS4";
+    const NON_MASQUERADE: &'static str = "NON_MASQ4";
+    const FLOWS: &'static str = "FLOWS4";
+    const VISITS: &'static str = "VISITS4";
+    const NAT_OUT: &'static str = "NAT_OUT4";
+    const NAT_IN: &'static str = "NAT_IN4";
+    type Octets = [u8; 4];
+}
+
+impl Family for V6 {
+    const ENDPOINTS: &'static str = "ENDPOINTS6";
+    const NON_MASQUERADE: &'static str = "NON_MASQ6";
+    const FLOWS: &'static str = "FLOWS6";
+    const VISITS: &'static str = "VISITS6";
+    const NAT_OUT: &'static str = "NAT_OUT6";
+    const NAT_IN: &'static str = "NAT_IN6";
+    type Octets = [u8; 16];
+}
+
+fn open(map: &'static str) -> Result<Map, Error> {
+    MapData::from_pin(pin::path(map)).and_then(Map::from_map_data).map_err(|source| Error::Map {
+        verb: "open",
+        map,
+        source,
+    })
+}
+
+/// A size that differs is another layout; all else is the kernel's word.
+fn typed<M>(map: &'static str, result: Result<M, MapError>) -> Result<M, Error> {
+    result.map_err(|source| match source {
+        MapError::InvalidKeySize { .. }
+        | MapError::InvalidValueSize { .. }
+        | MapError::InvalidMapType { .. } => Error::Layout { map },
+        source => Error::Map { verb: "open", map, source },
+    })
+}
+
+fn table<K: Pod, V: Pod>(map: &'static str) -> Result<Table<K, V>, Error> {
+    typed(map, open(map)?.try_into())
+}
+
+impl Maps {
+    /// Opens what every caller needs, so that a foreign layout is found before anything is written.
+    pub(super) fn open() -> Result<Self, Error> {
+        let maps = Self;
+        maps.config()?;
+        Ok(maps)
+    }
+
+    pub(super) fn config(&self) -> Result<Array<MapData, Config>, Error> {
+        typed("CONFIG", open("CONFIG")?.try_into())
+    }
+
+    pub(super) fn ports(&self) -> Result<Table<u32, PodPort>, Error> {
+        table("PORTS")
+    }
+
+    pub(super) fn uplinks(&self) -> Result<Table<u32, UplinkEntry>, Error> {
+        table("UPLINKS")
+    }
+
+    pub(super) fn counters(&self) -> Result<PerCpuArray<MapData, Count>, Error> {
+        typed("COUNTERS", open("COUNTERS")?.try_into())
+    }
+
+    pub(super) fn endpoints<V: Family>(&self) -> Result<Table<V::Address, EndpointEntry>, Error>
+    where
+        V::Address: Pod,
+    {
+        table(V::ENDPOINTS)
+    }
+
+    pub(super) fn non_masquerade<V: Family>(
+        &self,
+    ) -> Result<LpmTrie<MapData, V::Octets, u32>, Error> {
+        typed(V::NON_MASQUERADE, open(V::NON_MASQUERADE)?.try_into())
+    }
+
+    pub(super) fn flows<V: Family>(&self) -> Result<Table<Tuple<V>, Flow<V>>, Error> {
+        table(V::FLOWS)
+    }
+
+    pub(super) fn visits<V: Family>(&self) -> Result<Table<u32, Visit<V>>, Error> {
+        table(V::VISITS)
+    }
+
+    pub(super) fn nat_out<V: Family>(&self) -> Result<Table<Tuple<V>, Mapping<V>>, Error> {
+        table(V::NAT_OUT)
+    }
+
+    pub(super) fn nat_in<V: Family>(&self) -> Result<Table<Tuple<V>, Mapping<V>>, Error> {
+        table(V::NAT_IN)
+    }
+}
+
+/// Keys of a table that other CPUs change while it is read: what vanishes meanwhile is left out.
+pub(super) fn entries<K: Pod, V: Pod>(
+    table: &Table<K, V>,
+    map: &'static str,
+) -> Result<Vec<(K, V)>, Error> {
+    let mut entries = Vec::new();
+    for key in table.keys() {
+        let key = key.map_err(|source| Error::Map { verb: "read", map, source })?;
+        match table.get(&key, 0) {
+            Ok(value) => entries.push((key, value)),
+            Err(MapError::KeyNotFound) => {}
+            Err(source) => return Err(Error::Map { verb: "read", map, source }),
+        }
+    }
+    Ok(entries)
+}
+
+/// Removes a key; content if it is gone.
+pub(super) fn remove<K: Pod, V: Pod>(
+    table: &mut Table<K, V>,
+    key: &K,
+    map: &'static str,
+) -> Result<(), Error> {
+    match table.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(Error::Map { verb: "remove an entry of", map, source }),
+    }
+}

@@ -1,0 +1,106 @@
+//! Where programs, maps and links are pinned, and who may change that: one folder, one lock.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use netplug_common::maps::LAYOUT;
+
+use super::Error;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const LOCK: &str = "/run/netplug/load.lock";
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The folder of this layout's pins.
+#[must_use]
+pub fn directory() -> PathBuf {
+    Path::new(BPFFS).join("netplug").join(format!("v{LAYOUT}"))
+}
+
+pub(super) fn path(name: &str) -> PathBuf {
+    directory().join(name)
+}
+
+/// The programs are pinned last, and `to_uplink` the last of them.
+pub(super) fn is_loaded() -> bool {
+    path("to_uplink").exists()
+}
+
+/// Mounts bpffs where it is missing and makes the folder.
+pub(super) fn prepare() -> Result<(), Error> {
+    let mounted =
+        rustix::fs::statfs(BPFFS).is_ok_and(|stat| i64::from(stat.f_type) == BPF_FS_MAGIC);
+    if !mounted {
+        rustix::mount::mount("bpf", BPFFS, "bpf", rustix::mount::MountFlags::empty(), None)
+            .map_err(|source| Error::Mount { path: BPFFS.into(), source: source.into() })?;
+    }
+    let directory = directory();
+    fs::create_dir_all(&directory).map_err(|source| Error::File {
+        verb: "make",
+        path: directory,
+        source,
+    })
+}
+
+/// Held while pins are made or removed; released when dropped.
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Lock {
+    pub(super) fn take() -> Result<Self, Error> {
+        let fail = |verb| move |source| Error::File { verb, path: LOCK.into(), source };
+        if let Some(folder) = Path::new(LOCK).parent() {
+            fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
+        }
+        let file = File::options().create(true).append(true).open(LOCK).map_err(fail("open"))?;
+        file.lock().map_err(fail("lock"))?;
+        Ok(Self(file))
+    }
+}
+
+/// Removes a pin; content if there is none.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::File { verb: "remove", path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Detaches every program, removes every pin, of every layout; the maps and programs go with them. Returns what was
+/// removed. Interfaces and addresses are not touched.
+pub fn unload() -> Result<Vec<PathBuf>, Error> {
+    let _lock = Lock::take()?;
+    let root = Path::new(BPFFS).join("netplug");
+    let mut removed = Vec::new();
+    if let Some(datapath) = super::Datapath::open()? {
+        for endpoint in datapath.endpoints()? {
+            super::attach::detach_endpoint(endpoint.ifindex)?;
+        }
+        datapath.detach_uplinks()?;
+    }
+    remove_tree(&root, &mut removed)?;
+    Ok(removed)
+}
+
+fn remove_tree(folder: &Path, removed: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let fail = |source| Error::File { verb: "remove", path: folder.into(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(fail(source)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let path = entry.path();
+        if entry.file_type().map_err(fail)?.is_dir() {
+            remove_tree(&path, removed)?;
+        } else {
+            remove(&path)?;
+            removed.push(path);
+        }
+    }
+    fs::remove_dir(folder).map_err(fail)
+}

@@ -1,0 +1,273 @@
+//! Leases on disk, as host-local has them (containernetworking/plugins, plugins/ipam/host-local/backend/disk): a folder
+//! for each network, in it a file for each address with `<container>\r\n<interface>`, `last_reserved_ip.<set>` and a lock
+//! file that both take by flock(2). Unlike host-local's, each file is on disk before its address is given out.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+
+use super::{Error, Lease, RangeSet};
+
+/// Where host-local keeps its networks.
+pub const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// The leases of one network.
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// Held while leases are made or given back.
+struct Locked<'a> {
+    folder: &'a Path,
+    _lock: File,
+}
+
+impl Store {
+    /// The leases of `network` below `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: &Path, network: &str) -> Self {
+        Self { folder: data_dir.join(network) }
+    }
+
+    fn lock(&self) -> Result<Locked<'_>, Error> {
+        let fail = |verb, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::File { verb, path, source }
+        };
+        fs::create_dir_all(&self.folder).map_err(fail("make", &self.folder))?;
+        let path = self.folder.join("lock");
+        let file =
+            File::options().create(true).append(true).open(&path).map_err(fail("open", &path))?;
+        file.lock().map_err(fail("lock", &path))?;
+        Ok(Locked { folder: &self.folder, _lock: file })
+    }
+
+    /// Leases one address of each set; all of them or none.
+    pub fn lease(
+        &self,
+        sets: &[RangeSet],
+        container: &str,
+        ifname: &str,
+    ) -> Result<Vec<Lease>, Error> {
+        let locked = self.lock()?;
+        if let Some(address) = locked.held_by(container, ifname)?.first() {
+            return Err(Error::HasOne {
+                container: container.into(),
+                ifname: ifname.into(),
+                address: *address,
+            });
+        }
+        let mut leases: Vec<Lease> = Vec::new();
+        for (number, set) in sets.iter().enumerate() {
+            match locked.lease(set, number, container, ifname) {
+                Ok(lease) => leases.push(lease),
+                Err(error) => {
+                    for lease in leases {
+                        // The first error is the one that tells; DEL finds what could not be removed.
+                        let _ = locked.remove(lease.address.ip());
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Gives back whatever a container has for an interface; content if that is nothing.
+    pub fn release(&self, container: &str, ifname: &str) -> Result<(), Error> {
+        if !self.folder.exists() {
+            return Ok(());
+        }
+        let locked = self.lock()?;
+        for address in locked.held_by(container, ifname)? {
+            locked.remove(address)?;
+        }
+        Ok(())
+    }
+
+    /// What a container has for an interface.
+    pub fn held_by(&self, container: &str, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+        if !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        self.lock()?.held_by(container, ifname)
+    }
+}
+
+impl Locked<'_> {
+    fn lease(
+        &self,
+        set: &RangeSet,
+        number: usize,
+        container: &str,
+        ifname: &str,
+    ) -> Result<Lease, Error> {
+        let last_file = self.folder.join(format!("last_reserved_ip.{number}"));
+        // Missing or unreadable, the search begins at the first address.
+        let last = fs::read_to_string(&last_file).ok().and_then(|text| text.trim().parse().ok());
+        let mut used = 0;
+        for (address, range) in set.candidates(last) {
+            if self.create(address, container, ifname)? {
+                fs::write(&last_file, address.to_string())
+                    .map_err(|source| Error::File {
+                        verb: "write",
+                        path: last_file.clone(),
+                        source,
+                    })
+                    .and_then(|()| self.sync())
+                    .inspect_err(|_| drop(self.remove(address)))?;
+                let address = IpNetwork::new(address, range.subnet.prefix()).map_err(|_| {
+                    Error::Range { range: range.to_string(), wrong: "has an impossible prefix" }
+                })?;
+                return Ok(Lease { address, gateway: range.gateway });
+            }
+            used += 1;
+        }
+        Err(Error::Exhausted { ranges: set.to_string(), used })
+    }
+
+    /// `false`: somebody has it.
+    fn create(&self, address: IpAddr, container: &str, ifname: &str) -> Result<bool, Error> {
+        let path = self.folder.join(address.to_string());
+        let fail = |verb| {
+            let path = path.clone();
+            move |source| Error::File { verb, path, source }
+        };
+        let mut file = match File::options().write(true).create_new(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(source) => return Err(fail("make")(source)),
+        };
+        let written = write!(file, "{container}\r\n{ifname}").and_then(|()| file.sync_all());
+        if let Err(source) = written {
+            // An empty file would hold the address for nobody.
+            let _ = fs::remove_file(&path);
+            return Err(fail("write")(source));
+        }
+        Ok(true)
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        File::open(self.folder).and_then(|folder| folder.sync_all()).map_err(|source| Error::File {
+            verb: "sync",
+            path: self.folder.into(),
+            source,
+        })
+    }
+
+    fn held_by(&self, container: &str, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+        let fail = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::File { verb: "read", path, source }
+        };
+        let mut held = Vec::new();
+        for entry in fs::read_dir(self.folder).map_err(fail(self.folder))? {
+            let entry = entry.map_err(fail(self.folder))?;
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let content = fs::read_to_string(entry.path()).map_err(fail(&entry.path()))?;
+            let mut lines = content.lines().map(str::trim);
+            let is_containers = lines.next() == Some(container);
+            // host-local before 0.8 wrote no interface.
+            if is_containers && lines.next().is_none_or(|name| name == ifname) {
+                held.push(address);
+            }
+        }
+        Ok(held)
+    }
+
+    fn remove(&self, address: IpAddr) -> Result<(), Error> {
+        let path = self.folder.join(address.to_string());
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::File { verb: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::Range;
+
+    fn sets(subnet: &str) -> Vec<RangeSet> {
+        vec![RangeSet {
+            ranges: vec![Range::new(subnet.parse().unwrap(), None, None, None).unwrap()],
+        }]
+    }
+
+    #[test]
+    fn an_address_is_leased_once_given_back_and_not_given_out_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        let sets = sets("10.1.2.0/29");
+        let first = store.lease(&sets, "a", "eth0").unwrap();
+        assert_eq!(first[0].address.to_string(), "10.1.2.2/29");
+        assert_eq!(first[0].gateway.to_string(), "10.1.2.1");
+        store.release("a", "eth0").unwrap();
+        assert_eq!(
+            store.lease(&sets, "b", "eth0").unwrap()[0].address.ip().to_string(),
+            "10.1.2.3"
+        );
+        assert_eq!(fs::read(folder.path().join("net/10.1.2.3")).unwrap(), b"b\r\neth0");
+        assert_eq!(fs::read(folder.path().join("net/last_reserved_ip.0")).unwrap(), b"10.1.2.3");
+    }
+
+    #[test]
+    fn the_same_container_is_not_given_a_second_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        store.lease(&sets("10.1.2.0/29"), "a", "eth0").unwrap();
+        assert!(matches!(
+            store.lease(&sets("10.1.2.0/29"), "a", "eth0"),
+            Err(Error::HasOne { .. })
+        ));
+        assert!(store.lease(&sets("10.1.2.0/29"), "a", "eth1").is_ok());
+    }
+
+    #[test]
+    fn an_exhausted_range_says_how_many_are_in_use_and_leaks_nothing_of_the_other_family() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        let both = [sets("fd00::/64").remove(0), sets("10.1.2.0/30").remove(0)];
+        store.lease(&both, "a", "eth0").unwrap();
+        let error = store.lease(&both, "b", "eth0").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot lease an address from 10.1.2.0/30 (10.1.2.1-10.1.2.2): all 1 are in use"
+        );
+        assert!(store.held_by("b", "eth0").unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_at_once_never_get_the_same_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let leases: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| {
+                    let store = Store::new(folder.path(), "net");
+                    scope.spawn(move || {
+                        (0..20)
+                            .map(|n| {
+                                store
+                                    .lease(&sets("10.1.2.0/24"), &format!("{thread}-{n}"), "eth0")
+                                    .unwrap()[0]
+                            })
+                            .map(|lease| lease.address.ip())
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let unique: std::collections::HashSet<_> = leases.iter().collect();
+        assert_eq!(unique.len(), 160);
+    }
+}

@@ -1,0 +1,10 @@
+//! netplug's userspace: everything of the `netplug` binary but its `main`.
+//!
+//! `cni` tells the story of an ADD; `ipam`, `node` and `datapath` are what it uses, and do not know one another. `cli` is
+//! for people.
+
+pub mod cli;
+pub mod cni;
+pub mod datapath;
+pub mod ipam;
+pub mod node;

@@ -1,0 +1,83 @@
+//! A link as netplug reads it.
+
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+
+use super::Mac;
+
+/// What a link is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC; zeros where it has none.
+    pub mac: Mac,
+    /// Its MTU in L3 bytes.
+    pub mtu: u32,
+    /// The index of the bridge (or the like) that it is a port of.
+    pub master: Option<u32>,
+    /// For a veth the other end's index, in the other end's namespace.
+    pub peer: Option<u32>,
+    /// What `ip link` shows as alias.
+    pub alias: Option<String>,
+    /// Its kind; `None` for hardware.
+    pub kind: Option<InfoKind>,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Whether it is `lo`.
+    pub is_loopback: bool,
+    /// Whether frames on it have Ethernet headers.
+    pub is_ethernet: bool,
+}
+
+impl Link {
+    /// Whether it is a bridge.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.kind == Some(InfoKind::Bridge)
+    }
+
+    pub(super) fn read(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: [0; 6],
+            mtu: 0,
+            master: None,
+            peer: None,
+            alias: None,
+            kind: None,
+            is_up: flags.contains(LinkFlags::Up),
+            is_loopback: flags.contains(LinkFlags::Loopback),
+            is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(mac) => {
+                    if let Ok(mac) = mac.as_slice().try_into() {
+                        link.mac = mac;
+                    }
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Controller(master) => {
+                    link.master = Some(*master).filter(|index| *index != 0)
+                }
+                LinkAttribute::Link(peer) => link.peer = Some(*peer),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.clone()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}

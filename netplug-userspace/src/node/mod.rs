@@ -1,0 +1,96 @@
+//! The node: links, addresses, routes, neighbours and sysctls, by rtnetlink and procfs. Thin verbs; what to do with
+//! them is told in `cni`.
+
+pub mod bridge;
+pub mod link;
+pub mod mtu;
+pub mod namespace;
+pub mod neighbour;
+pub mod netlink;
+pub mod state;
+pub mod sysctl;
+pub mod uplink;
+pub mod veth;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use netlink::Netlink;
+
+/// A MAC address as on the wire.
+pub type Mac = [u8; 6];
+
+/// What can go wrong with the node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a netlink request.
+    #[error("cannot {verb} {object}")]
+    Netlink {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        object: String,
+        /// What the kernel said.
+        source: Box<rtnetlink::Error>,
+    },
+    /// A system call failed.
+    #[error("cannot {verb} {object}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        object: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A namespace file is not there.
+    #[error("the network namespace {path} is gone")]
+    NamespaceGone {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// An interface is not there.
+    #[error("there is no interface {name}{place}")]
+    NoInterface {
+        /// Its name.
+        name: String,
+        /// Where, as a clause; empty for the node.
+        place: String,
+    },
+    /// A name is taken by another kind of device.
+    #[error("the interface {name} is not a bridge; name another in `bridge`, or remove it")]
+    NotABridge {
+        /// Its name.
+        name: String,
+    },
+    /// A bridge has another address of the same network.
+    #[error(
+        "the bridge {name} has the address {found} already, where {wanted} is wanted; remove one of them"
+    )]
+    AddressConflict {
+        /// The bridge.
+        name: String,
+        /// What it has.
+        found: ipnetwork::IpNetwork,
+        /// What the configuration wants.
+        wanted: ipnetwork::IpNetwork,
+    },
+    /// A sysctl is not as it must be and cannot be written.
+    #[error("cannot set {name} to {value}; set it on the host")]
+    Sysctl {
+        /// Its path below /proc/sys.
+        name: String,
+        /// The value that it must have.
+        value: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The state file cannot be read.
+    #[error("cannot read {path}; it is not what netplug wrote: remove it")]
+    State {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}

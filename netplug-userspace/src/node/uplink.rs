@@ -1,0 +1,57 @@
+//! The interfaces by which packets leave the node.
+
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader};
+
+use super::{Error, Netlink};
+use crate::datapath::Uplink;
+
+/// The uplinks: those named, or the devices of default routes. What has no Ethernet header is left to the host, and
+/// named in the second list.
+pub fn find(
+    netlink: &Netlink,
+    named: Option<&[String]>,
+) -> Result<(Vec<Uplink>, Vec<String>), Error> {
+    let links = netlink.links()?;
+    let indexes: Vec<u32> = match named {
+        Some(names) => names
+            .iter()
+            .map(|name| match links.iter().find(|link| link.name == *name) {
+                Some(link) => Ok(link.index),
+                None => Err(Error::NoInterface { name: name.clone(), place: String::new() }),
+            })
+            .collect::<Result<_, _>>()?,
+        None => default_devices(netlink)?,
+    };
+    let (mut uplinks, mut left_out) = (Vec::new(), Vec::new());
+    for link in links.iter().filter(|link| indexes.contains(&link.index)) {
+        if !link.is_ethernet {
+            left_out.push(link.name.clone());
+            continue;
+        }
+        let addresses =
+            netlink.addresses(link.index)?.iter().map(ipnetwork::IpNetwork::ip).collect();
+        uplinks.push(Uplink { ifindex: link.index, name: link.name.clone(), addresses });
+    }
+    Ok((uplinks, left_out))
+}
+
+fn default_devices(netlink: &Netlink) -> Result<Vec<u32>, Error> {
+    let mut devices = Vec::new();
+    for route in netlink.routes()? {
+        if route.header.destination_prefix_length != 0
+            || route.header.table != RouteHeader::RT_TABLE_MAIN
+        {
+            continue;
+        }
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => devices.push(*index),
+                RouteAttribute::MultiPath(hops) => {
+                    devices.extend(hops.iter().map(|hop| hop.interface_index))
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(devices)
+}

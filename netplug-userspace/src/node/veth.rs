@@ -1,0 +1,76 @@
+//! The veth pair of an endpoint: the host end on the node, the pod end in the pod from its first moment.
+
+use std::os::fd::AsRawFd;
+
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkInfo, LinkMessage,
+};
+
+use super::namespace::Namespace;
+use super::netlink::{exists, refused};
+use super::{Error, Mac, Netlink};
+
+/// What a new pair is to be.
+pub struct Pair<'a> {
+    /// Name of the host end.
+    pub host_name: &'a str,
+    /// MAC of the host end.
+    pub host_mac: Mac,
+    /// Name of the pod end.
+    pub pod_name: &'a str,
+    /// MAC of the pod end.
+    pub pod_mac: Mac,
+    /// MTU of both, in L3 bytes.
+    pub mtu: u32,
+}
+
+/// Makes a pair, in one message. `false`: the host end's name is taken.
+pub fn add(netlink: &Netlink, pair: &Pair<'_>, pod: &Namespace) -> Result<bool, Error> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(pair.pod_name.into()),
+        LinkAttribute::Address(pair.pod_mac.to_vec()),
+        LinkAttribute::Mtu(pair.mtu),
+        LinkAttribute::NetNsFd(pod.descriptor().as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(pair.host_name.into()),
+        LinkAttribute::Address(pair.host_mac.to_vec()),
+        LinkAttribute::Mtu(pair.mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    match netlink.run(netlink.handle().link().add(message).execute()) {
+        Ok(()) => Ok(true),
+        Err(error) if exists(&error) => Ok(false),
+        Err(error) => Err(refused(
+            "make",
+            format!("the veth pair {} and {}", pair.host_name, pair.pod_name),
+        )(error)),
+    }
+}
+
+/// Brings a host end up as a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it:
+/// its FDB entry is written.
+pub fn plug(
+    netlink: &Netlink,
+    index: u32,
+    bridge: u32,
+    alias: &str,
+    name: &str,
+) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).up().build();
+    netlink.set(message, name)?;
+    let port = LinkUnspec::new_with_index(index)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Learning(false)]))
+        .build();
+    netlink
+        .run(netlink.handle().link().set_port(port).execute())
+        .map_err(refused("set up as a bridge port", name))
+}

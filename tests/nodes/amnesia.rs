@@ -1,0 +1,86 @@
+//! No correctness hangs on a map entry being there.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use netplug_tests::amnesia::Table;
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::OUTSIDE;
+use netplug_tests::traffic::Dial;
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use rstest::rstest;
+
+use crate::scene::Steering::{self, Direct, Learn};
+use crate::scene::{PORT, Scene};
+
+/// Asks on five ways at once while `forget` is called over and over.
+fn under_load(scene: &Scene, ip: Family, protocol: Protocol, mut forget: impl FnMut() + Send) {
+    let outside = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let open = |dial: Dial<'_>| dial.open(protocol).expect("nothing is forgotten yet");
+    let talks = [
+        open(scene.client.dial(scene.web.at(ip, PORT))),
+        open(scene.client.dial(scene.service(ip))),
+        open(scene.web.dial(scene.service(ip))),
+        open(scene.client.dial(outside)),
+        open(scene.node.outside().dial(scene.web.at(ip, PORT))),
+    ];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = talks.map(|mut talk| scope.spawn(move || talk.ask_times(4_000)));
+        let forgetting = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                forget();
+            }
+        });
+        let answers = asking.map(|thread| thread.join().expect("clients do not panic"));
+        done.store(true, Ordering::SeqCst);
+        forgetting.join().expect("all maps can be opened");
+        for (way, answer) in answers.into_iter().enumerate() {
+            answer.unwrap_or_else(|error| panic!("way {way}: {error}"));
+        }
+    });
+}
+
+#[rstest]
+fn entries_may_vanish_at_random_under_load(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    scene.node.outside().listen(PORT);
+    let (mut seed, mut forgotten) = (0x2545_f491, 0);
+    under_load(&scene, ip, protocol, || {
+        // One half of NAT at a time: both at once is a restart, which no mapping survives.
+        for tables in [[Table::Flows, Table::NatOut], [Table::Visits, Table::NatIn]] {
+            for table in tables {
+                forgotten += table.forget(scene.node.namespace(), 2, &mut seed);
+            }
+        }
+    });
+    assert!(forgotten > 100, "only {forgotten} entries were there to be forgotten");
+}
+
+#[rstest]
+fn all_flows_and_visits_may_vanish_under_load(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let mut seed = 1;
+    under_load(&scene, ip, protocol, || {
+        Table::Flows.forget(scene.node.namespace(), 1, &mut seed);
+        Table::Visits.forget(scene.node.namespace(), 1, &mut seed);
+    });
+}
+
+#[rstest]
+fn flushing_under_load_breaks_nothing(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    under_load(&scene, ip, protocol, || drop(scene.node.netplug("flush")));
+}

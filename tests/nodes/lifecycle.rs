@@ -1,0 +1,171 @@
+//! ADD, CHECK, DEL, VERSION and unload.
+
+use netplug_tests::cast::Family::{V4, V6};
+use netplug_tests::cast::{GATEWAY, pod_cidr};
+use netplug_tests::counters::{endpoints, flows};
+use netplug_tests::namespace::Namespace;
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::runtime::addresses;
+use netplug_tests::traffic::Protocol::Tcp;
+
+use crate::scene::{PORT, Scene};
+
+#[test]
+fn a_pod_gets_an_address_of_each_family_and_a_way_out() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    for family in [V4, V6] {
+        let cidr: ipnetwork::IpNetwork = pod_cidr(family).parse().unwrap();
+        assert!(cidr.contains(web.ip(family)), "{} is not in {cidr}", web.ip(family));
+        let flag = if family == V4 { "-4" } else { "-6" };
+        let route = web.namespace().run(&format!("ip {flag} route show default"));
+        assert!(route.contains(&GATEWAY.ip(family).to_string()), "{route}");
+    }
+    assert_eq!(web.result()["cniVersion"], "1.0.0");
+    node.check(&web).unwrap();
+    let own = endpoints(&node);
+    assert_eq!(own.len(), 1);
+    assert_eq!(own[0].interface, web.host_end());
+    assert_eq!(own[0].addresses.len(), addresses(web.result()).len());
+}
+
+#[test]
+fn deleting_every_pod_leaves_nothing() {
+    let scene = Scene::new(Network::netplug());
+    scene.node.outside().listen(PORT);
+    for ip in [V4, V6] {
+        scene.client.dial(scene.service(ip)).tcp().unwrap().ask_times(50).unwrap();
+        let outside = (netplug_tests::cast::OUTSIDE.ip(ip), PORT).into();
+        scene.client.dial(outside).tcp().unwrap().ask_times(50).unwrap();
+    }
+    netplug_tests::rules::clear(scene.node.namespace());
+    scene.node.del_pod(scene.client);
+    scene.node.del_pod(scene.web);
+    assert!(endpoints(&scene.node).is_empty());
+    assert_eq!(flows(&scene.node).len(), 0);
+    scene.node.finish();
+}
+
+#[test]
+fn unloading_under_pods_takes_only_the_programs() {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    node.netplug("unload");
+    client.dial(web.at(V4, PORT)).ask(Tcp, "still a bridge").unwrap();
+}
+
+#[test]
+fn adding_a_container_twice_is_refused_and_the_first_stays_whole() {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let again = node.runtime().add(node.namespace(), node.network(), web.attachment());
+    let error = again.unwrap_err();
+    assert_ne!(error.code, 0, "{error}");
+    assert!(!error.msg.is_empty(), "{error}");
+    node.check(&web).unwrap();
+    let client = node.add_pod("client");
+    client.dial(web.at(V4, PORT)).ask(Tcp, "whole?").unwrap();
+    assert_eq!(endpoints(&node).len(), 2);
+    node.del_pod(client);
+    node.del_pod(web);
+    node.finish();
+}
+
+#[test]
+fn deleting_may_come_twice_and_without_namespace_or_result() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let mut lost = web.attachment().clone();
+    node.detach(&web).unwrap();
+    lost.netns = "".into();
+    node.runtime().del(node.namespace(), node.network(), &lost, None).unwrap();
+    lost.netns = "/run/netns/never-was".into();
+    node.runtime().del(node.namespace(), node.network(), &lost, None).unwrap();
+    node.assert_clean();
+}
+
+#[test]
+fn deleting_needs_neither_namespace_nor_result() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let mut lost = web.attachment().clone();
+    lost.netns = "".into();
+    node.runtime().del(node.namespace(), node.network(), &lost, None).unwrap();
+    assert!(endpoints(&node).is_empty());
+    drop(web);
+    node.assert_clean();
+}
+
+#[test]
+fn a_failed_add_leaves_nothing() {
+    let node = Node::new();
+    let namespace = node.namespace().pod("web");
+    // Its name is taken already: the last thing that ADD finds out.
+    namespace.run("ip link add eth0 type bridge");
+    drop(namespace);
+    let mut attachment = node.add_pod("other").attachment().clone();
+    attachment.container = "web-0001".into();
+    attachment.netns = Namespace::pod_path("web");
+    let before = endpoints(&node).len();
+    let error = node.runtime().add(node.namespace(), node.network(), &attachment).unwrap_err();
+    assert!(!error.msg.is_empty(), "{error}");
+    assert_eq!(endpoints(&node).len(), before);
+    let leases = node.namespace().run("find /var/lib/cni/networks -name 10.244.*");
+    assert_eq!(leases.lines().count(), 1, "{leases}");
+}
+
+#[test]
+fn check_finds_a_pod_without_its_interface() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    node.check(&web).unwrap();
+    web.namespace().run("ip link del eth0");
+    node.check(&web).unwrap_err();
+}
+
+#[test]
+fn versions_up_to_the_current_are_spoken() {
+    let node = Node::new();
+    let version = node.runtime().version(node.namespace(), "netplug").unwrap();
+    let supported: Vec<_> = version["supportedVersions"].as_array().unwrap().iter().collect();
+    for wanted in ["0.3.1", "0.4.0", "1.0.0"] {
+        assert!(supported.iter().any(|version| *version == wanted), "{wanted} is not in {version}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_and_nothing_is_made() {
+    let node = Node::new();
+    for (key, value) in [("steering", "sideways"), ("revisit", "one day"), ("bridge", "a/b")] {
+        let error = node
+            .try_add_pod(&format!("web-{key}"), &node.network().clone().with(key, value))
+            .unwrap_err();
+        assert!(error.msg.contains(key) || error.details.contains(key), "{error}");
+    }
+    node.assert_clean();
+}
+
+#[test]
+fn pods_may_come_all_at_once() {
+    let node = Node::new();
+    let pods: Vec<_> = std::thread::scope(|scope| {
+        let adding: Vec<_> = (0..8)
+            .map(|number| {
+                let node = &node;
+                scope.spawn(move || node.add_pod(&format!("web-{number}")))
+            })
+            .collect();
+        adding.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let distinct: std::collections::HashSet<_> = pods.iter().map(|pod| pod.ip(V4)).collect();
+    assert_eq!(distinct.len(), pods.len());
+    assert_eq!(endpoints(&node).len(), pods.len());
+    std::thread::scope(|scope| {
+        for pod in pods {
+            scope.spawn(|| node.del_pod(pod));
+        }
+    });
+    node.finish();
+}

@@ -1,0 +1,18 @@
+//! Scenarios on whole nodes: the real binary, real veths, real service-proxy rules. One file per behaviour.
+
+mod scene;
+
+mod amnesia;
+mod chained;
+mod conntrack;
+mod firewall;
+mod fixture;
+mod icmp;
+mod lifecycle;
+mod outside;
+mod ports;
+mod reuse;
+mod services;
+mod steady;
+mod views;
+mod without_netplug;

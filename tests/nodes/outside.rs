@@ -1,0 +1,90 @@
+//! Between pods and the world.
+
+use std::net::SocketAddr;
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use rstest::rstest;
+
+use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::scene::{PORT, Scene};
+
+const REQUESTS: usize = 50;
+
+#[rstest]
+fn the_outside_sees_the_node_and_the_intranet_sees_the_pod(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    scene.node.outside().listen(PORT);
+    for (actor, seen) in [(OUTSIDE, NODE_1.ip(ip)), (INTRANET, scene.client.ip(ip))] {
+        let mut talk =
+            scene.client.dial(SocketAddr::new(actor.ip(ip), PORT)).open(protocol).unwrap();
+        let answer = talk.ask_times(REQUESTS).unwrap();
+        assert_eq!((answer.server.as_str(), answer.client_ip()), (actor.name, seen));
+    }
+}
+
+#[rstest]
+fn the_outside_reaches_a_pod_by_its_address(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let mut talk = scene.node.outside().dial(scene.web.at(ip, PORT)).open(protocol).unwrap();
+    let answer = talk.ask_times(REQUESTS).unwrap();
+    assert_eq!((answer.server.as_str(), answer.client_ip()), ("web", OUTSIDE.ip(ip)));
+}
+
+#[rstest]
+fn two_pods_with_one_source_port_keep_apart(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut talks = [&scene.client, &scene.web]
+        .map(|pod| pod.dial(to).from_port(20_000).open(protocol).unwrap());
+    for number in 0..REQUESTS {
+        let seen = talks.each_mut().map(|talk| talk.ask(&number.to_string()).unwrap().client);
+        assert_ne!(seen[0], seen[1]);
+    }
+}
+
+#[rstest]
+fn the_node_itself_is_not_masqueraded_into(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let own = netplug_tests::traffic::Dial::new(scene.node.namespace(), to);
+    let mut own = own.from_port(20_001).open(protocol).unwrap();
+    own.ask("before").unwrap();
+    // A pod that wants the very port that a socket of the node has towards this peer.
+    let mut pod = scene.client.dial(to).from_port(20_001).open(protocol).unwrap();
+    for number in 0..REQUESTS {
+        let (node, pod) =
+            (own.ask(&number.to_string()).unwrap(), pod.ask(&number.to_string()).unwrap());
+        assert_eq!(node.client, SocketAddr::new(NODE_1.ip(ip), 20_001));
+        assert_ne!(node.client, pod.client);
+    }
+}
+
+#[rstest]
+fn pods_reach_the_node(#[values(V4, V6)] ip: Family, #[values(Tcp, Udp)] protocol: Protocol) {
+    let scene = Scene::steered(Learn);
+    let servers = netplug_tests::traffic::Servers::default();
+    let at = SocketAddr::new(NODE_1.ip(ip), PORT);
+    servers.start(scene.node.namespace(), "node", at);
+    let answer = scene.client.dial(at).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!((answer.server.as_str(), answer.client_ip()), ("node", scene.client.ip(ip)));
+    let own = netplug_tests::traffic::Dial::new(scene.node.namespace(), scene.web.at(ip, PORT));
+    assert_eq!(own.open(protocol).unwrap().ask_times(REQUESTS).unwrap().server, "web");
+}

@@ -1,0 +1,51 @@
+//! One source port, two ways to the same pod: by its service and by its own address.
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use rstest::rstest;
+
+use crate::scene::Steering::{self, Always, Learn};
+use crate::scene::{PORT, Scene};
+
+/// Which of the two opens first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    ByService,
+    ByAddress,
+}
+
+#[rstest]
+fn one_source_port_may_be_used_for_both_at_once(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(First::ByService, First::ByAddress)] first: First,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let (service, address) = (scene.service(ip), scene.web.at(ip, PORT));
+    let order = if first == First::ByService { [service, address] } else { [address, service] };
+    let mut talks = order.map(|to| {
+        let mut talk = scene.client.dial(to).from_port(20_000).open(protocol).unwrap();
+        talk.ask_times(20).unwrap();
+        talk
+    });
+    for number in 0..100 {
+        for talk in &mut talks {
+            assert_eq!(talk.ask(&number.to_string()).unwrap().server, "web");
+        }
+    }
+}
+
+#[rstest]
+fn a_source_port_may_be_used_again_at_once(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    for number in 0..30 {
+        let to = if number % 2 == 0 { scene.service(ip) } else { scene.web.at(ip, PORT) };
+        let mut talk = scene.client.dial(to).from_port(20_002).tcp().unwrap();
+        talk.ask_times(10).unwrap();
+        talk.reset().unwrap();
+    }
+}

@@ -1,0 +1,63 @@
+//! A pod goes and another gets its address while a client keeps asking.
+
+use std::time::Duration;
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::node::Node;
+use netplug_tests::rules::{self, Service};
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::scene::PORT;
+use crate::scene::Steering::{self, Always, Direct, Learn};
+
+/// A network with room for the gateway and two pods: who comes next gets the address of who went.
+fn small(steering: Steering) -> netplug_tests::network::Network {
+    let mut network = steering.network();
+    network.plugins[0]["ipam"]["ranges"] = json!([
+        [{"subnet": "10.244.0.0/24", "rangeStart": "10.244.0.10", "rangeEnd": "10.244.0.11"}],
+        [{"subnet": "fd00:244::/64", "rangeStart": "fd00:244::10", "rangeEnd": "fd00:244::11"}],
+    ]);
+    network
+}
+
+#[rstest]
+fn the_newcomer_answers_and_nobody_else(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let node = Node::with(small(steering));
+    let client = node.add_pod("client");
+    let old = node.add_pod("old").listening(PORT);
+    let at = old.at(ip, PORT);
+    rules::serve(node.namespace(), &Service::both(80, &[at]));
+    let service = Service::new(protocol, 80, &[at]).at;
+    for to in [at, service] {
+        client.dial(to).open(protocol).unwrap().ask_times(30).unwrap();
+    }
+    node.del_pod(old);
+    let impatient = Duration::from_millis(100);
+    client.dial(at).patience(impatient).ask(protocol, "anyone?").unwrap_err();
+    let new = node.add_pod("new").listening(PORT);
+    assert_eq!(new.at(ip, PORT), at);
+    for to in [at, service] {
+        let answer =
+            eventually(SOON, || client.dial(to).patience(impatient).ask(protocol, "who are you?"));
+        assert_eq!(answer.server, "new");
+        client.dial(to).open(protocol).unwrap().ask_times(30).unwrap();
+    }
+}
+
+#[test]
+fn no_address_is_left_then_one_is() {
+    let node = Node::with(small(Learn));
+    let pods = ["one", "two"].map(|name| node.add_pod(name));
+    let error = node.try_add_pod("three", node.network()).unwrap_err();
+    assert_eq!(error.code, 11, "{error}");
+    let [one, _two] = pods;
+    node.del_pod(one);
+    node.add_pod("four");
+}

@@ -1,0 +1,82 @@
+//! What most scenarios begin with.
+
+use std::net::SocketAddr;
+
+use netplug_tests::cast::{Family, SERVICE};
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::pod::Pod;
+use netplug_tests::rules::{self, Service};
+
+/// The setting `steering`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    Learn,
+    Always,
+    Direct,
+}
+
+impl Steering {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Learn => "learn",
+            Self::Always => "always",
+            Self::Direct => "direct",
+        }
+    }
+
+    pub fn network(self) -> Network {
+        Network::netplug().with("steering", self.name())
+    }
+}
+
+/// Who writes the service's rules, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    Iptables,
+    Nftables,
+}
+
+/// Where pods listen.
+pub const PORT: u16 = 8080;
+/// Where the node serves them.
+pub const NODE_PORT: u16 = 30080;
+
+/// A client, and a web pod with a service of each transport and family.
+pub struct Scene {
+    pub node: Node,
+    pub web: Pod,
+    pub client: Pod,
+}
+
+impl Scene {
+    pub fn new(network: Network) -> Self {
+        Self::served_by(network, Proxy::Iptables)
+    }
+
+    pub fn steered(steering: Steering) -> Self {
+        Self::new(steering.network())
+    }
+
+    pub fn served_by(network: Network, proxy: Proxy) -> Self {
+        let node = Node::with(network);
+        let web = node.add_pod("web").listening(PORT);
+        let client = node.add_pod("client").listening(PORT);
+        let services: Vec<_> = Family::BOTH
+            .into_iter()
+            .flat_map(|family| Service::both(80, &[web.at(family, PORT)]))
+            .collect();
+        let services: Vec<_> =
+            services.into_iter().map(|service| service.node_port(NODE_PORT)).collect();
+        match proxy {
+            Proxy::Iptables => rules::serve(node.namespace(), &services),
+            Proxy::Nftables => rules::serve_by_nftables(node.namespace(), &services),
+        }
+        Self { node, web, client }
+    }
+
+    /// Where the service is.
+    pub fn service(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(SERVICE.ip(family), 80)
+    }
+}

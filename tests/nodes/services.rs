@@ -1,0 +1,101 @@
+//! Services on the same node, with `bridge-nf-call-iptables=0`: what does not work without netplug.
+
+use std::net::SocketAddr;
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::NODE_1;
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use rstest::rstest;
+
+use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::scene::{NODE_PORT, Proxy, Scene};
+
+/// More requests than it takes to learn both directions.
+const REQUESTS: usize = 50;
+
+#[rstest]
+fn a_service_answers_a_pod_of_its_own_node(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
+) {
+    let scene = Scene::served_by(steering.network(), proxy);
+    let mut talk = scene.client.dial(scene.service(ip)).open(protocol).unwrap();
+    let answer = talk.ask_times(REQUESTS).unwrap();
+    assert_eq!((answer.server.as_str(), answer.client_ip()), ("web", scene.client.ip(ip)));
+}
+
+#[rstest]
+fn a_service_answers_the_pod_that_it_leads_to(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let mut talk = scene.web.dial(scene.service(ip)).open(protocol).unwrap();
+    let answer = talk.ask_times(REQUESTS).unwrap();
+    assert_eq!(answer.server, "web");
+    assert_ne!(
+        answer.client_ip(),
+        scene.web.ip(ip),
+        "kube-proxy masquerades a pod that asks itself"
+    );
+}
+
+#[rstest]
+fn a_service_answers_with_bridge_netfilter_switched_on_by_others(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    assert!(scene.node.bridge_netfilter(true), "this kernel has no br_netfilter");
+    for pod in [&scene.client, &scene.web] {
+        let mut talk = pod.dial(scene.service(ip)).open(protocol).unwrap();
+        assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
+    }
+    let answer = scene.client.dial(scene.web.at(ip, 8080)).ask(protocol, "directly").unwrap();
+    assert_eq!(answer.client_ip(), scene.client.ip(ip));
+}
+
+#[rstest]
+fn a_large_transfer_by_a_service_arrives_whole(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let mut talk = scene.client.dial(scene.service(ip)).tcp().unwrap();
+    talk.send_bulk(8_000_000).unwrap();
+    talk.fetch_bulk(8_000_000).unwrap();
+    talk.close().unwrap();
+}
+
+#[rstest]
+fn a_server_may_speak_first_after_a_silence(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let mut talk = scene.client.dial(scene.service(ip)).tcp().unwrap();
+    talk.ask_times(REQUESTS).unwrap();
+    // The same as a long silence, without its length: nothing of the flow is remembered.
+    scene.node.netplug("flush");
+    assert_eq!(scene.web.servers().speak("are you there?"), 1);
+    assert_eq!(talk.hear_line().unwrap(), "are you there?\n");
+    talk.ask("yes").unwrap();
+}
+
+#[rstest]
+fn a_node_port_answers_the_outside(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let at = SocketAddr::new(NODE_1.ip(ip), NODE_PORT);
+    let mut talk = scene.node.outside().dial(at).open(protocol).unwrap();
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
+    let mut talk = scene.client.dial(at).open(protocol).unwrap();
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
+}

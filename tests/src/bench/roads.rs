@@ -1,0 +1,118 @@
+//! Where lanes run: a bare veth pair, today's node, a node of netplug's.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::cast::{CLIENT, Family, OUTSIDE, SERVICE, WEB};
+use crate::namespace::Namespace;
+use crate::network::Network;
+use crate::node::Node;
+use crate::pod::Pod;
+use crate::rules::{self, Service};
+
+/// The port that pods serve, and that their service has.
+pub const PORT: u16 = 8080;
+
+/// Two namespaces joined by a veth pair: what no node network can beat.
+#[derive(Debug)]
+pub struct Bare {
+    /// Who asks.
+    pub client: Namespace,
+    /// Who is asked.
+    pub server: Namespace,
+}
+
+impl Bare {
+    /// Joins them.
+    #[must_use]
+    pub fn new() -> Self {
+        let client = Namespace::machine("bare");
+        let path = Path::new("/run/netplug-tests/peer");
+        let server = client.sibling("peer", path);
+        client.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", path.display()));
+        for (end, actor) in [(&client, CLIENT), (&server, WEB)] {
+            end.feed(
+                "ip -batch -",
+                &format!(
+                    "link set lo up\naddress add {}/24 dev eth0\naddress add {}/64 dev eth0 nodad\nlink set eth0 up\n",
+                    actor.v4, actor.v6
+                ),
+            );
+        }
+        Self { client, server }
+    }
+
+    /// Where the server is.
+    #[must_use]
+    pub const fn at(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(WEB.ip(family), PORT)
+    }
+}
+
+impl Default for Bare {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A node with a client, a server and a service for it among `fillers` others.
+#[derive(Debug)]
+pub struct Road {
+    /// The node.
+    pub node: Node,
+    /// Who asks.
+    pub client: Pod,
+    /// Who is asked.
+    pub server: Pod,
+}
+
+impl Road {
+    /// netplug alone, with `bridge-nf-call-iptables=0`.
+    #[must_use]
+    pub fn netplug(fillers: usize) -> Self {
+        Self::of(Network::netplug(), false, fillers)
+    }
+
+    /// Debian's `bridge`, with `bridge-nf-call-iptables=1` where this kernel has br_netfilter, and the kernel's
+    /// MASQUERADE as kubenet wrote it.
+    #[must_use]
+    pub fn today(fillers: usize) -> Self {
+        let road = Self::of(Network::bridge(), true, fillers);
+        let namespace = road.node.namespace();
+        namespace.run("iptables -w -t nat -A POSTROUTING -m addrtype ! --dst-type LOCAL ! -d 10.0.0.0/8 -j MASQUERADE");
+        namespace.run("ip6tables -w -t nat -A POSTROUTING -m addrtype ! --dst-type LOCAL ! -d fd00::/8 -j MASQUERADE");
+        road
+    }
+
+    fn of(network: Network, bridge_netfilter: bool, fillers: usize) -> Self {
+        let node = Node::with(network);
+        let (client, server) = (node.add_pod("client"), node.add_pod("server"));
+        let mut services = Vec::new();
+        for family in Family::BOTH {
+            services.extend(Service::both(PORT, &[server.at(family, PORT)]));
+        }
+        services.extend(rules::fillers(Family::V4, fillers));
+        rules::serve(node.namespace(), &services);
+        node.bridge_netfilter(bridge_netfilter);
+        Self { node, client, server }
+    }
+
+    /// Where the server is.
+    #[must_use]
+    pub fn at(&self, family: Family) -> SocketAddr {
+        self.server.at(family, PORT)
+    }
+
+    /// Where its service is.
+    #[must_use]
+    pub fn service(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(SERVICE.ip(family), PORT)
+    }
+
+    /// Where the outside host listens.
+    #[must_use]
+    pub fn outside(&self, family: Family) -> SocketAddr {
+        let outside: IpAddr = OUTSIDE.ip(family);
+        SocketAddr::new(outside, PORT)
+    }
+}

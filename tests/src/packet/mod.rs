@@ -1,0 +1,2 @@
+//! A language for packets.
+pub mod checksum;

@@ -1,0 +1,46 @@
+//! Build the eBPF object and the binary. The binary is static: it starts faster, once for each pod, and does not ask what
+//! libc the host has.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::process::{cargo, repository, succeed};
+use crate::setup;
+
+/// Builds, says where the binary is, and returns its path.
+pub fn run() -> anyhow::Result<PathBuf> {
+    setup::to_build()?;
+    let target = host()?;
+    let mut command = cargo();
+    succeed(
+        command
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--package",
+                "netplug-userspace",
+                "--target",
+                &target,
+            ])
+            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
+    )?;
+    let binary = repository().join("target").join(target).join("release/netplug");
+    let length = std::fs::metadata(&binary)
+        .with_context(|| format!("{} is not there", binary.display()))?
+        .len();
+    println!("{} ({:.1} MiB)", binary.display(), length as f64 / 1_048_576.0);
+    Ok(binary)
+}
+
+/// The target that this toolchain compiles for by itself. Named, so that build scripts and macros are not made static too.
+fn host() -> anyhow::Result<String> {
+    let output =
+        std::process::Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host =
+        text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc tells no host")?;
+    Ok(host.to_owned())
+}

@@ -1,0 +1,42 @@
+//! Child processes: the repository's folder, and failures as sentences.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, bail};
+
+/// The repository.
+pub fn repository() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// A cargo of the toolchain that runs xtask.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository());
+    command
+}
+
+/// Runs a command to its end; a failure names it.
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let shown = show(command);
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command to its end and passes its exit code on. Ctrl-C reaches the child, which cleans up; xtask waits for it.
+pub fn pass_on(command: &mut Command) -> anyhow::Result<ExitCode> {
+    ctrlc::set_handler(|| {}).context("cannot wait for the child on Ctrl-C")?;
+    let shown = show(command);
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
