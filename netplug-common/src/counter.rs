@@ -59,6 +59,7 @@ counters! {
     NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, an ICMP error or of a protocol that is not translated.";
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
     TupleInUse = 26, Drop, "tuple_in_use", "With steering `direct`: a service connection would have got the very tuple of a live direct connection.";
+    NoMapping = 27, Drop, "no_mapping", "Looked like an answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
 }
 
 /// Entries of the COUNTERS map; room for growth within a layout.

@@ -36,15 +36,17 @@ fn number(result: Result<(), Counter>) -> u32 {
     }
 }
 
-/// The result of a number. The stages here drop for three reasons only.
+/// The result of a number. The stages here drop for four reasons only.
 #[inline(always)]
 fn result(number: u32) -> Result<(), Counter> {
     const EXHAUSTED: u32 = Counter::PortsExhausted as u32;
     const NOT_TRANSLATABLE: u32 = Counter::NotTranslatable as u32;
+    const NO_MAPPING: u32 = Counter::NoMapping as u32;
     match number {
         DONE => Ok(()),
         EXHAUSTED => Err(Counter::PortsExhausted),
         NOT_TRANSLATABLE => Err(Counter::NotTranslatable),
+        NO_MAPPING => Err(Counter::NoMapping),
         _ => Err(Counter::RewriteFailed),
     }
 }

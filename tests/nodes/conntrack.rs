@@ -1,10 +1,11 @@
 //! The host's conntrack sees every connection begin and end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::OUTSIDE;
-use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::eventually::eventually;
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Learn};
@@ -42,7 +43,8 @@ fn five_hundred_connections_leave_none_established(
     }
     let family = if ip == V4 { "ipv4" } else { "ipv6" };
     let list = format!("conntrack -L -f {family} -p tcp --state ESTABLISHED");
-    eventually(SOON, || {
+    // conntrack keeps what a reset ended for 10 s (`nf_conntrack_tcp_timeout_close`).
+    eventually(Duration::from_secs(40), || {
         let established = scene.node.namespace().run(&list);
         if established.is_empty() { Ok(()) } else { Err(established) }
     });

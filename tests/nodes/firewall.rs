@@ -80,12 +80,10 @@ fn a_new_rule_takes_effect_at_once_after_a_flush(
     talk.ask("still?").unwrap_err();
 }
 
+/// TCP only: a datagram may be an answer that the host must translate back, so UDP visits once in any case.
 #[rstest]
-fn with_steering_direct_pods_do_not_ask_the_host(
-    #[values(V4, V6)] ip: Family,
-    #[values(Tcp, Udp)] protocol: Protocol,
-) {
+fn with_steering_direct_connections_do_not_ask_the_host(#[values(V4, V6)] ip: Family) {
     let scene = Scene::steered(Direct);
     rules::forbid(scene.node.namespace(), scene.client.ip(ip), scene.web.ip(ip));
-    scene.client.dial(scene.web.at(ip, PORT)).ask(protocol, "may I?").unwrap();
+    scene.client.dial(scene.web.at(ip, PORT)).ask(Tcp, "may I?").unwrap();
 }

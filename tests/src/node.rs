@@ -220,7 +220,7 @@ impl Node {
             self.netplug("unload");
             let after = Inventory::of(&self.namespace);
             if self.mixed.load(Ordering::Relaxed) {
-                after.assert_no_pins();
+                after.assert_unloaded();
                 self.before.assert_same_but_for_the_datapath(&after);
             } else {
                 self.before.assert_same(&after);

@@ -40,8 +40,8 @@ plain_old_data!(Mapping<V> { 12, 24 });
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct NatState {
-    /// When NAT_IN was last rebuilt from NAT_OUT, in jiffies.
-    pub rebuilt_at: u64,
+    /// From when on NAT_IN may be rebuilt from NAT_OUT again: nanoseconds of the monotonic clock.
+    pub rebuild_after: u64,
     /// No mapping was ever given a candidate beyond this one, so none need be looked for there.
     pub deepest: u32,
     /// Always zero.

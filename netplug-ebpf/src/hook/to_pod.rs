@@ -3,8 +3,11 @@
 //! 1 the host's own word to the pod: only its ND redirects are kept back  2 with `direct`: no service
 //! connection may take a live direct one's tuple  3 learn what the host made of the packet
 
+use netplug_common::counter::Counter;
+
 use crate::apart::Apart;
 use crate::maps;
+use crate::report;
 use crate::skb::Skb;
 use crate::stage::{direct, guard};
 use crate::verdict::{Outcome, Verdict};
@@ -16,6 +19,7 @@ pub fn run<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
         guard::check_host::<V>(skb)?;
         return Ok(Verdict::Next);
     }
+    report::count(skb, Counter::Left);
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let Some(mut packet) = V::plain(skb) else { return Ok(Verdict::Next) };
     direct::check_twin(&packet, config)?;

@@ -3,8 +3,11 @@
 //! 1 redirected by us, or the host's own: done  2 from a pod, to where pods are not known: masquerade
 //! 3 learn what the host, and we, made of the packet
 
+use netplug_common::counter::Counter;
+
 use crate::apart::Apart;
 use crate::maps;
+use crate::report;
 use crate::skb::Skb;
 use crate::verdict::{Outcome, Verdict};
 
@@ -19,6 +22,7 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
         skb.set_marker(0);
         return Ok(Verdict::Next);
     }
+    report::count(skb, Counter::Left);
     let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
     V::masquerade(skb, &mut packet)?;
     V::learn(skb, &mut packet, true);

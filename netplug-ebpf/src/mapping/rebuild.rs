@@ -2,8 +2,8 @@
 //!
 //! An answer whose half in NAT_IN is gone cannot tell whose it is, and a pod that waits for it sends nothing by
 //! which it would be healed. So the other half is searched: all of them, once, and each missing half is written.
-//! At most ten times a second, since anybody outside can send packets that look like such answers; a full map
-//! takes some milliseconds.
+//! Anybody outside can send packets that look like such answers, so a search is followed by a pause of ten times its
+//! length: it never takes more than a tenth of a CPU. (A full map takes some milliseconds.)
 
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref};
@@ -11,7 +11,6 @@ use core::ptr::{from_mut, from_ref};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{Mapping, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
@@ -19,16 +18,16 @@ use crate::mapping::{Clock, answers_to};
 use crate::maps;
 use crate::packet::Header;
 
-/// Writes every half of NAT_IN that NAT_OUT knows of and that is missing.
+/// Writes every half of NAT_IN that NAT_OUT knows of and that is missing. `false`: not now, the last time was too
+/// recent.
 #[inline(always)]
-pub fn rebuild<V: Header>(config: &Config, clock: &Clock) {
-    let Some(state) = maps::nat_state() else { return };
+pub fn rebuild<V: Header>(clock: &Clock) -> bool {
+    let Some(state) = maps::nat_state() else { return false };
+    // SAFETY: takes nothing.
+    let began = unsafe { helpers::bpf_ktime_get_ns() };
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs at once only do the work twice.
-    unsafe {
-        if clock.now.wrapping_sub((*state).rebuilt_at) < config.jiffies_per_second / 10 {
-            return;
-        }
-        (*state).rebuilt_at = clock.now;
+    if began < unsafe { (*state).rebuild_after } {
+        return false;
     }
     let mut now = clock.low();
     // SAFETY: the callback has the signature that the helper calls (since Linux 5.13).
@@ -39,7 +38,10 @@ pub fn rebuild<V: Header>(config: &Config, clock: &Clock) {
             from_mut(&mut now).cast(),
             0,
         );
+        let ended = helpers::bpf_ktime_get_ns();
+        (*state).rebuild_after = ended + 10 * (ended - began);
     }
+    true
 }
 
 extern "C" fn write_half<V: Header>(

@@ -29,7 +29,6 @@ use crate::{log, maps, report};
 /// Learns from a packet as it leaves by the interface that the program runs on.
 #[inline(always)]
 pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
-    report::count(skb, Counter::Left);
     let Some(config) = maps::config() else { return };
     if config.steering == STEERING_ALWAYS
         || !packet.is_plain()

@@ -76,8 +76,12 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
         if !may_have_lost_its_mapping(skb, packet, config) {
             return Ok(());
         }
-        mapping::rebuild::<V>(config, &clock);
+        let has_searched = mapping::rebuild::<V>(&clock);
         found = mapping::inbound(skb, packet, &clock, &mut to);
+        if found == Found::Nothing && !has_searched {
+            // The host would answer with a reset, and it may be a live connection's.
+            return Err(Counter::NoMapping);
+        }
     }
     if found == Found::Translation {
         translate(skb, packet, &to).map_err(|()| Counter::RewriteFailed)?;

@@ -88,7 +88,14 @@ fn alone<'a>(
     let routes = routes(config, ipam, &leases);
     pod.enter(|netlink| set_up_pod(netlink, &request.ifname, &leases, &routes, bridge.mac))?;
 
-    veth::plug(&netlink, host_end.index, bridge.index, &names.alias, &host_end.name)?;
+    veth::plug(
+        &netlink,
+        host_end.index,
+        bridge.index,
+        &names.alias,
+        &host_end.name,
+        config.hairpin_mode,
+    )?;
     neighbour::add_to_bridge(&netlink, &host_end, names.pod_mac)?;
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let (index, known) = (bridge.index, addresses.clone());

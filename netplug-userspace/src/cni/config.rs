@@ -53,7 +53,8 @@ pub(super) struct Config {
     pub(super) is_gateway: bool,
     #[serde(default)]
     pub(super) is_default_gateway: bool,
-    #[serde(default)]
+    #[serde(default = "yes")]
+    pub(super) hairpin_mode: bool,
     pub(super) ip_masq: Option<bool>,
     pub(super) mtu: Option<u32>,
     #[serde(default)]

@@ -57,18 +57,25 @@ pub fn add(netlink: &Netlink, pair: &Pair<'_>, pod: &Namespace) -> Result<bool, 
 
 /// Brings a host end up as a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it:
 /// its FDB entry is written.
+///
+/// `hairpin`: the bridge may send a frame back by the port that it came by. Needed only where others have switched
+/// `bridge-nf-call-iptables` on: br_netfilter then bridges a pod's call to itself by a service, instead of routing it.
 pub fn plug(
     netlink: &Netlink,
     index: u32,
     bridge: u32,
     alias: &str,
     name: &str,
+    hairpin: bool,
 ) -> Result<(), Error> {
     let message = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).up().build();
     netlink.set(message, name)?;
     let port = LinkUnspec::new_with_index(index)
         .set_port_kind(InfoPortKind::Bridge)
-        .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Learning(false)]))
+        .set_port_data(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::HairpinMode(hairpin),
+        ]))
         .build();
     netlink
         .run(netlink.handle().link().set_port(port).execute())

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use super::{Answer, PATIENCE, Protocol, content, timed_out};
+use super::{Answer, PATIENCE, Protocol, content, timed_out, uninterrupted};
 use crate::namespace::Namespace;
 
 /// A client about to speak.
@@ -85,7 +86,12 @@ impl<'n> Dial<'n> {
         set_socket_timeout(&socket, Timeout::Recv, Some(self.patience))?;
         // Linux bounds connect(2) by this, too.
         set_socket_timeout(&socket, Timeout::Send, Some(self.patience))?;
-        connect(&socket, &self.to).map_err(|errno| timed_out(errno.into(), "connection"))?;
+        let connected = uninterrupted(|| match connect(&socket, &self.to) {
+            // What was interrupted goes on, and a second call finds it done.
+            Err(Errno::ISCONN) => Ok(()),
+            result => Ok(result?),
+        });
+        connected.map_err(|error| timed_out(error, "connection"))?;
         Ok(socket)
     }
 }
@@ -133,7 +139,7 @@ impl Talk {
         let line = format!("{text}\n");
         match &mut self.socket {
             Socket::Tcp(stream) => stream.get_mut().write_all(line.as_bytes()),
-            Socket::Udp(socket) => socket.send(line.as_bytes()).map(drop),
+            Socket::Udp(socket) => uninterrupted(|| socket.send(line.as_bytes())).map(drop),
         }
         .map_err(|error| timed_out(error, "room to send"))
     }
@@ -153,8 +159,8 @@ impl Talk {
             }
             Socket::Udp(socket) => {
                 let mut datagram = vec![0; 65_536];
-                let length =
-                    socket.recv(&mut datagram).map_err(|error| timed_out(error, "answer"))?;
+                let length = uninterrupted(|| socket.recv(&mut datagram))
+                    .map_err(|error| timed_out(error, "answer"))?;
                 Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
             }
         }

@@ -108,3 +108,13 @@ fn timed_out(error: io::Error, what: &str) -> io::Error {
     }
     error
 }
+
+/// Calls again what was interrupted: with a time limit set, Linux does not do so by itself.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

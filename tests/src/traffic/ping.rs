@@ -10,7 +10,7 @@ use rustix::net::{
     socket_with,
 };
 
-use super::timed_out;
+use super::{timed_out, uninterrupted};
 use crate::namespace::Namespace;
 
 /// An echo that came back.
@@ -45,8 +45,9 @@ pub fn ping(
             let left =
                 deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
-            let (length, _) = recv(&socket, &mut packet[..], RecvFlags::empty())
-                .map_err(|errno| timed_out(errno.into(), "echo reply"))?;
+            let received =
+                uninterrupted(|| Ok(recv(&socket, &mut packet[..], RecvFlags::empty())?));
+            let (length, _) = received.map_err(|error| timed_out(error, "echo reply"))?;
             if let Some(echo) = reply(to, &packet[..length])
                 && echo == (Echo { identifier, sequence })
             {
