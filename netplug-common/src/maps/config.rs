@@ -55,4 +55,4 @@ pub struct Config {
     /// The same for IPv6.
     pub uplinks6: [Ipv6; FAST_ADDRESSES],
 }
-const _: () = assert!(size_of::<Config>() % 8 == 0);
+const _: () = assert!(size_of::<Config>().is_multiple_of(8));

@@ -11,6 +11,7 @@ use netplug_common::decide::retry::{Note, note};
 use netplug_common::hash;
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, LEARN_TCP, STEERING_ALWAYS};
+use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{TCP, Tuple};
 
 use crate::log;
@@ -55,24 +56,29 @@ fn try_to_note<V: Header>(
     visit._pad = [0; 4];
     visit.seal = visit.digest();
     match V::visits().get_ptr_mut(hash) {
-        // SAFETY: the verifier knows the pointer to be a value's; readers check the seal, so a write that they
-        // see half of is not believed.
-        Some(last)
-            if unsafe { (*last).entered == *entered && (*last).entered_by == visit.entered_by } =>
-        unsafe {
-            match note((*last).noted_at, (*last).tries, now, config.revisit_jiffies) {
-                Note::No => return None,
-                Note::Anew => {}
-                Note::Again => {
-                    visit.noted_at = (*last).noted_at;
-                    visit.tries = (*last).tries + 1;
+        Some(last) if is_same_flow(last, visit) => {
+            // SAFETY: as in `is_same_flow`; readers check the seal, so a write that they see half of is not believed.
+            unsafe {
+                match note((*last).noted_at, (*last).tries, now, config.revisit_jiffies) {
+                    Note::No => return None,
+                    Note::Anew => {}
+                    Note::Again => {
+                        visit.noted_at = (*last).noted_at;
+                        visit.tries = (*last).tries + 1;
+                    }
                 }
+                *last = *visit;
             }
-            *last = *visit;
-        },
+        }
         _ => V::visits().insert(hash, &*visit, u64::from(BPF_ANY)).ok()?,
     }
     skb.set_hash(hash);
     log::visits(skb, entered);
     Some(())
+}
+
+#[inline(always)]
+fn is_same_flow<V: Header>(last: *const Visit<V>, visit: &Visit<V>) -> bool {
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe { (*last).entered == visit.entered && (*last).entered_by == visit.entered_by }
 }

@@ -30,8 +30,7 @@ pub(super) fn is_loaded() -> bool {
 
 /// Mounts bpffs where it is missing and makes the folder.
 pub(super) fn prepare() -> Result<(), Error> {
-    let mounted =
-        rustix::fs::statfs(BPFFS).is_ok_and(|stat| i64::from(stat.f_type) == BPF_FS_MAGIC);
+    let mounted = rustix::fs::statfs(BPFFS).is_ok_and(|stat| stat.f_type == BPF_FS_MAGIC);
     if !mounted {
         rustix::mount::mount("bpf", BPFFS, "bpf", rustix::mount::MountFlags::empty(), None)
             .map_err(|source| Error::Mount { path: BPFFS.into(), source: source.into() })?;
