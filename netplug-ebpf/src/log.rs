@@ -31,16 +31,14 @@ pub fn learned<V: IpVersion>(skb: Skb, entered: &Tuple<V>, left: &Tuple<V>, ente
     );
 }
 
-/// A flow was given a port.
-#[inline(always)]
-pub fn mapped<V: IpVersion>(skb: Skb, tuple: &Tuple<V>, port: u16) {
+/// A packet left by a port of the uplink's. Out of line, as `dropped`.
+#[inline(never)]
+pub fn masqueraded(skb: Skb, port: u16) {
     debug!(
         TcContext::new(skb.0),
-        "masquerade: protocol {} port {} becomes {} towards port {}",
-        tuple.protocol,
-        tuple.source_port.get(),
+        "masquerade: leaves by port {} on interface {}",
         port,
-        tuple.destination_port.get()
+        skb.ifindex()
     );
 }
 

@@ -20,7 +20,7 @@ use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 use crate::mapping::{Clock, half, is_half_of};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
-use crate::{log, maps, report};
+use crate::{maps, report};
 
 /// What the loops over candidates share. Plain values and the context only: the verifier follows it by the stack.
 struct Search<'a, V: Header> {
@@ -64,7 +64,6 @@ pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u3
             }
         }
     }
-    log::mapped(skb, &packet.tuple, search.found as u16);
     search.found
 }
 

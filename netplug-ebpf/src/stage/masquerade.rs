@@ -17,11 +17,11 @@ use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::{self, Clock, Found};
-use crate::maps;
 use crate::packet::rewrite::translate;
 use crate::packet::{Header, Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
+use crate::{log, maps};
 
 /// Masquerades a packet that leaves, where that is due.
 #[inline(always)]
@@ -53,6 +53,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     let to = Tuple { source: address, source_port: port, ..packet.tuple };
     translate(skb, packet, &to).map_err(|()| Counter::RewriteFailed)?;
     report::count(skb, Counter::Masqueraded);
+    log::masqueraded(skb, port.get());
     Ok(())
 }
 

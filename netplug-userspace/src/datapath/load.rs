@@ -12,6 +12,12 @@ use super::{Datapath, Error, maps, pin};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netplug.bpf.o"));
 
+/// The eBPF object that is built into the binary.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// How much the programs tell a developer. A constant of the load: what is off costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogLevel {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 pub use attach::{How, PROGRAMS, interface_name};
-pub use load::{LogLevel, load, run_logger};
+pub use load::{LogLevel, load, object, run_logger};
 pub use pin::{directory, unload};
 pub use view::{Count, FlowView, MappingView, Totals};
 

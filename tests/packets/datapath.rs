@@ -1,0 +1,222 @@
+//! The shipped programs with maps of a test's own.
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use bytemuck::Zeroable;
+use netplug_common::counter::Counter;
+use netplug_common::decide::port_choice::{PortRange, PortRanges};
+use netplug_common::decide::rewrite::deltas;
+use netplug_common::ip::{IpVersion, V4, V6};
+use netplug_common::maps::config::{Config, LEARN_TCP, MASQUERADE};
+use netplug_common::maps::counters::Count;
+use netplug_common::maps::endpoint::EndpointEntry;
+use netplug_common::maps::flow::Flow;
+use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
+use netplug_common::maps::uplink::UplinkEntry;
+use netplug_common::tuple::{Port, Tuple};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, WEB};
+use netplug_tests::packet::{Packet, assert_same};
+
+/// The interface that test runs take place on: `lo`, the only one that every machine has.
+pub const HERE: u32 = 1;
+/// Where the other pod's host end is said to be.
+pub const THERE: u32 = 7777;
+const BRIDGE: u32 = 7000;
+pub const EPOCH: u32 = 5;
+
+/// What TC is told.
+pub const NEXT: i32 = -1;
+pub const SHOT: i32 = 2;
+pub const REDIRECT: i32 = 7;
+
+/// The loaded object.
+pub struct Datapath {
+    object: Ebpf,
+}
+
+/// A family with the names of its maps.
+pub trait Family: IpVersion {
+    const FLOWS: &'static str;
+    fn address(actor: Actor) -> Self::Address;
+}
+
+impl Family for V4 {
+    const FLOWS: &'static str = "FLOWS4";
+    fn address(actor: Actor) -> Self::Address {
+        actor.v4.into()
+    }
+}
+
+impl Family for V6 {
+    const FLOWS: &'static str = "FLOWS6";
+    fn address(actor: Actor) -> Self::Address {
+        actor.v6.into()
+    }
+}
+
+/// The tuple of a packet between two of the cast.
+pub fn tuple<V: Family>(protocol: u8, source: (Actor, u16), destination: (Actor, u16)) -> Tuple<V> {
+    Tuple {
+        source: V::address(source.0),
+        destination: V::address(destination.0),
+        source_port: Port::new(source.1),
+        destination_port: Port::new(destination.1),
+        protocol,
+        _pad: [0; 3],
+    }
+}
+
+/// A flow from here to WEB's host end.
+pub fn flow<V: Family>(entered: &Tuple<V>, left: Tuple<V>, flags: u32) -> Flow<V> {
+    let change = deltas(entered, &left);
+    Flow {
+        tag: entered.tag(),
+        revisit_at: u64::MAX,
+        left,
+        entered_by: HERE,
+        leaves_by: THERE,
+        epoch: EPOCH,
+        flags,
+        mtu: 1500,
+        address_delta: change.addresses,
+        port_delta: change.ports,
+        destination_mac: WEB.mac,
+        source_mac: GATEWAY.mac,
+    }
+}
+
+impl Datapath {
+    /// CLIENT's host end is where test runs take place, WEB's elsewhere on the same bridge; the node's uplink is here too.
+    pub fn new() -> Self {
+        Self::logging(0)
+    }
+
+    /// The same, with the programs built to log up to `level`, as `aya-log` counts.
+    pub fn logging(level: u8) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.override_global("AYA_LOG_LEVEL", &level, false);
+        let mut object = loader.load(netplug::datapath::object()).unwrap();
+        for name in netplug::datapath::PROGRAMS {
+            let program: &mut SchedClassifier =
+                object.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap();
+        }
+        let mut datapath = Self { object };
+        datapath.configure(|config| config.epoch = EPOCH);
+        for (actor, ifindex) in [(CLIENT, HERE), (WEB, THERE)] {
+            let port = PodPort {
+                gateway_mac: GATEWAY.mac,
+                pod_mac: actor.mac,
+                bridge: BRIDGE,
+                flags: SOURCE_GUARD,
+                ..PodPort::zeroed()
+            };
+            datapath.hash("PORTS").insert(ifindex, port, 0).unwrap();
+            let entry = EndpointEntry { ifindex, mac: actor.mac, _pad: [0; 2] };
+            datapath.hash("ENDPOINTS4").insert(V4::address(actor), entry, 0).unwrap();
+            datapath.hash("ENDPOINTS6").insert(V6::address(actor), entry, 0).unwrap();
+        }
+        let uplink = UplinkEntry {
+            address4: V4::address(NODE_1),
+            address6: V6::address(NODE_1),
+            ..UplinkEntry::zeroed()
+        };
+        datapath.hash("UPLINKS").insert(HERE, uplink, 0).unwrap();
+        datapath
+    }
+
+    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        self.object.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    /// Changes CONFIG.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut map: Array<_, Config> = self.object.map_mut("CONFIG").unwrap().try_into().unwrap();
+        let mut config = map.get(&0, 0).unwrap();
+        if config.hash_key == 0 {
+            let local = PortRange { first: 32_768, last: 60_999 };
+            config = Config {
+                hash_key: 1,
+                marker: 1,
+                revisit_jiffies: 5000,
+                jiffies_per_second: 250,
+                flags: LEARN_TCP | MASQUERADE,
+                local_ports: local,
+                masquerade_ports: PortRanges::without(&[local]),
+                ..Config::zeroed()
+            };
+            config.uplinks4[0] = V4::address(NODE_1);
+            config.uplinks6[0] = V6::address(NODE_1);
+        }
+        change(&mut config);
+        map.set(0, config, 0).unwrap();
+    }
+
+    /// Has a flow learned.
+    pub fn learned<V: Family>(&mut self, entered: Tuple<V>, flow: Flow<V>) {
+        self.hash(V::FLOWS).insert(entered, flow, 0).unwrap();
+    }
+
+    /// Whether a flow is cached.
+    pub fn knows<V: Family>(&mut self, entered: &Tuple<V>) -> bool {
+        self.hash::<Tuple<V>, Flow<V>>(V::FLOWS).get(entered, 0).is_ok()
+    }
+
+    /// Exempts a prefix of IPv4 from masquerade.
+    pub fn exempt(&mut self, prefix: u32, octets: [u8; 4]) {
+        let map = self.object.map_mut("NON_MASQ4").unwrap();
+        LpmTrie::<_, [u8; 4], u32>::try_from(map)
+            .unwrap()
+            .insert(&Key::new(prefix, octets), 0, 0)
+            .unwrap();
+    }
+
+    /// What was counted under `counter`.
+    pub fn counted(&mut self, counter: Counter) -> u64 {
+        let map: PerCpuArray<_, Count> =
+            self.object.map_mut("COUNTERS").unwrap().try_into().unwrap();
+        map.get(&(counter as u32), 0).unwrap().iter().map(|share| share.packets).sum()
+    }
+
+    /// Runs a program on a packet that was received by `received_by`; the verdict, and the packet that comes out.
+    pub fn run(&mut self, program: &str, received_by: u32, packet: &Packet) -> (i32, Vec<u8>) {
+        let program: &mut SchedClassifier =
+            self.object.program_mut(program).unwrap().try_into().unwrap();
+        let bytes = packet.bytes();
+        let mut out = vec![0; 4096];
+        let mut context = [0u8; 192];
+        // `struct __sk_buff` (include/uapi/linux/bpf.h): ingress_ifindex, ifindex.
+        context[36..40].copy_from_slice(&received_by.to_ne_bytes());
+        context[40..44].copy_from_slice(&HERE.to_ne_bytes());
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(&bytes),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                repeat: 1,
+                ..TestRunOptions::default()
+            })
+            .unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value.cast_signed(), out)
+    }
+
+    /// A pod's packet: the verdict and the whole packet are as stated.
+    #[track_caller]
+    pub fn enters(&mut self, packet: &Packet, verdict: i32, wanted: &Packet) {
+        let (got, out) = self.run("from_pod", HERE, packet);
+        assert_eq!(got, verdict, "{packet}");
+        assert_same(&wanted.bytes(), &out);
+    }
+
+    /// A pod's packet is dropped under `reason`, and counted once.
+    #[track_caller]
+    pub fn drops(&mut self, packet: &Packet, reason: Counter) {
+        let before = self.counted(reason);
+        let (got, _) = self.run("from_pod", HERE, packet);
+        assert_eq!(got, SHOT, "{packet}");
+        assert_eq!(self.counted(reason), before + 1, "{packet}");
+    }
+}

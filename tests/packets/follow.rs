@@ -1,0 +1,140 @@
+//! The short way: whole packets, checksums computed from scratch by the test.
+
+use netplug_common::counter::Counter;
+use netplug_common::ip::{V4, V6};
+use netplug_common::maps::flow::{SAME_BRIDGE, UNTOUCHED};
+use netplug_common::tuple::{TCP, UDP};
+use netplug_tests::cast::{CLIENT, GATEWAY, SERVICE, WEB};
+use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
+
+use crate::datapath::{Datapath, EPOCH, Family, NEXT, REDIRECT, flow, tuple};
+
+fn of<V: Family>() -> netplug_tests::cast::Family {
+    if V::HEADER_LENGTH == 20 {
+        netplug_tests::cast::Family::V4
+    } else {
+        netplug_tests::cast::Family::V6
+    }
+}
+
+fn both(test: (fn(), fn())) {
+    test.0();
+    test.1();
+}
+
+fn data<V: Family>() -> Packet {
+    eth(CLIENT, WEB) / ip(of::<V>(), CLIENT, WEB) / tcp(40000, 80).ack() / payload(b"hello")
+}
+
+#[test]
+fn a_learned_flow_on_one_bridge_goes_as_it_is() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+        datapath.learned(tuple, flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE));
+        datapath.enters(&data::<V>(), REDIRECT, &data::<V>());
+        assert_eq!(datapath.counted(Counter::Hit), 1);
+        assert_eq!(datapath.counted(Counter::Visit) + datapath.counted(Counter::Aside), 0);
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+#[test]
+fn a_translated_flow_is_rewritten_whole() {
+    fn run<V: Family>(protocol: u8) {
+        let mut datapath = Datapath::new();
+        let entered = tuple::<V>(protocol, (CLIENT, 40000), (SERVICE, 80));
+        let left = tuple::<V>(protocol, (CLIENT, 40000), (WEB, 8080));
+        datapath.learned(entered, flow(&entered, left, 0));
+        let packet = |to, port, hops, from_mac, to_mac| {
+            let start = eth(from_mac, to_mac) / ip(of::<V>(), CLIENT, to).ttl(hops);
+            if protocol == TCP {
+                start / tcp(40000, port).ack() / payload(b"hello!")
+            } else {
+                start / udp(40000, port) / payload(b"hello!")
+            }
+        };
+        datapath.enters(
+            &packet(SERVICE, 80, 64, CLIENT, GATEWAY),
+            REDIRECT,
+            &packet(WEB, 8080, 63, GATEWAY, WEB),
+        );
+    }
+    for protocol in [TCP, UDP] {
+        run::<V4>(protocol);
+        run::<V6>(protocol);
+    }
+}
+
+#[test]
+fn a_udp_checksum_of_zero_stays_zero() {
+    let mut datapath = Datapath::new();
+    let entered = tuple::<V4>(UDP, (CLIENT, 40000), (SERVICE, 53));
+    datapath.learned(entered, flow(&entered, tuple(UDP, (CLIENT, 40000), (WEB, 5353)), 0));
+    let packet = |to, port, hops, from_mac, to_mac| {
+        eth(from_mac, to_mac)
+            / ip(of::<V4>(), CLIENT, to).ttl(hops)
+            / udp(40000, port).no_checksum()
+            / payload(b"hello")
+    };
+    datapath.enters(
+        &packet(SERVICE, 53, 64, CLIENT, GATEWAY),
+        REDIRECT,
+        &packet(WEB, 5353, 63, GATEWAY, WEB),
+    );
+}
+
+#[test]
+fn void_entries_are_not_followed() {
+    fn run<V: Family>() {
+        let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+        let good = flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE);
+        let steered = eth(CLIENT, GATEWAY)
+            / ip(of::<V>(), CLIENT, WEB)
+            / tcp(40000, 80).ack()
+            / payload(b"hello");
+        for (why, void) in [
+            ("another epoch", netplug_common::maps::flow::Flow { epoch: EPOCH - 1, ..good }),
+            ("another interface", netplug_common::maps::flow::Flow { entered_by: 4242, ..good }),
+            ("due", netplug_common::maps::flow::Flow { revisit_at: 1, ..good }),
+            ("another flow's element", netplug_common::maps::flow::Flow { tag: !good.tag, ..good }),
+            ("too long for the device", netplug_common::maps::flow::Flow { mtu: 40, ..good }),
+        ] {
+            let mut datapath = Datapath::new();
+            datapath.learned(tuple, void);
+            datapath.enters(&data::<V>(), NEXT, &steered);
+            assert_eq!(datapath.counted(Counter::Hit), 0, "{why}");
+        }
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+#[test]
+fn a_packet_with_its_last_hop_visits() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        let entered = tuple::<V>(TCP, (CLIENT, 40000), (SERVICE, 80));
+        datapath.learned(entered, flow(&entered, tuple(TCP, (CLIENT, 40000), (WEB, 8080)), 0));
+        let last =
+            eth(CLIENT, GATEWAY) / ip(of::<V>(), CLIENT, SERVICE).ttl(1) / tcp(40000, 80).ack();
+        datapath.enters(&last, NEXT, &last);
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+#[test]
+fn an_opening_voids_and_a_closing_visits() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+        datapath.learned(tuple, flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE));
+        let to = |segment| eth(CLIENT, GATEWAY) / ip(of::<V>(), CLIENT, WEB) / segment;
+        for closing in [tcp(40000, 80).fin().ack(), tcp(40000, 80).rst()] {
+            datapath.enters(&to(closing), NEXT, &to(closing));
+            assert!(datapath.knows(&tuple));
+        }
+        datapath.enters(&to(tcp(40000, 80).syn()), NEXT, &to(tcp(40000, 80).syn()));
+        assert!(!datapath.knows(&tuple));
+    }
+    both((run::<V4>, run::<V6>));
+}

@@ -1,0 +1,58 @@
+//! What a pod may not say.
+
+use netplug_common::counter::Counter;
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, WEB};
+use netplug_tests::packet::{
+    Layer, arp_reply, arp_request, eth, ip, ipv4, ipv6, neighbour_advertisement, payload, tcp, udp,
+};
+use rstest::rstest;
+
+use crate::datapath::{Datapath, NEXT};
+
+#[rstest]
+fn another_pods_address_is_no_source(#[values(V4, V6)] family: Family) {
+    let packet = eth(CLIENT, GATEWAY) / ip(family, WEB, GATEWAY) / tcp(40000, 80).ack();
+    Datapath::new().drops(&packet, Counter::SourceAddress);
+}
+
+#[rstest]
+fn another_pods_mac_is_no_source(#[values(V4, V6)] family: Family) {
+    let packet = eth(WEB, GATEWAY) / ip(family, CLIENT, GATEWAY) / tcp(40000, 80).ack();
+    Datapath::new().drops(&packet, Counter::SourceMac);
+}
+
+#[test]
+fn another_pods_address_is_not_claimed_by_arp() {
+    let mut datapath = Datapath::new();
+    let honest = arp_request(CLIENT, WEB.v4);
+    datapath.enters(&honest, NEXT, &honest);
+    // The MACs are its own, the address is another's.
+    let thief = Actor { mac: CLIENT.mac, ..WEB };
+    datapath.drops(&arp_reply(thief, GATEWAY), Counter::ArpClaim);
+    datapath.drops(&arp_reply(WEB, GATEWAY), Counter::SourceMac);
+}
+
+#[test]
+fn another_pods_address_is_not_advertised() {
+    let mut datapath = Datapath::new();
+    let honest = neighbour_advertisement(CLIENT, GATEWAY);
+    datapath.enters(&honest, NEXT, &honest);
+    // Source address and MAC are its own, the target is another's.
+    let mut lie = neighbour_advertisement(CLIENT, GATEWAY);
+    for layer in &mut lie.layers {
+        if let Layer::Neighbour(neighbour) = layer {
+            neighbour.target = WEB.v6;
+        }
+    }
+    datapath.drops(&lie, Counter::NeighbourClaim);
+}
+
+#[test]
+fn a_pod_is_no_dhcp_server() {
+    let mut datapath = Datapath::new();
+    let v4 = eth(CLIENT, WEB) / ipv4(CLIENT, WEB) / udp(67, 68) / payload(b"offer");
+    datapath.drops(&v4, Counter::DhcpServer);
+    let v6 = eth(CLIENT, WEB) / ipv6(CLIENT, WEB) / udp(547, 546) / payload(b"reply");
+    datapath.drops(&v6, Counter::DhcpServer);
+}

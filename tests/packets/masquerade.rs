@@ -1,0 +1,125 @@
+//! Masquerade out and back, whole packets.
+
+use netplug_common::counter::Counter;
+use netplug_common::decide::port_choice::{PortRange, PortRanges};
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE};
+use netplug_tests::packet::{
+    Packet, assert_same, echo, echo_reply, eth, ip, ipv4, payload, tcp, udp,
+};
+use rstest::rstest;
+
+use crate::datapath::{Datapath, HERE, NEXT, SHOT};
+
+/// Leaves and comes back by ports of one, so that the port is known.
+fn with_one_port() -> Datapath {
+    let mut datapath = Datapath::new();
+    datapath.configure(|config| {
+        let one = PortRange { first: 2000, last: 2000 };
+        config.masquerade_ports = PortRanges {
+            ranges: [one, PortRange::EMPTY, PortRange::EMPTY, PortRange::EMPTY],
+            count: 1,
+        };
+    });
+    datapath
+}
+
+#[track_caller]
+fn becomes(datapath: &mut Datapath, program: &str, packet: &Packet, wanted: &Packet) {
+    let (verdict, out) = datapath.run(program, HERE, packet);
+    assert_eq!(verdict, NEXT, "{packet}");
+    assert_same(&wanted.bytes(), &out);
+}
+
+fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
+    let start = eth(NODE_1, OUTSIDE) / ip(family, from, OUTSIDE);
+    match protocol {
+        6 => start / tcp(port, 80).ack() / payload(b"question"),
+        17 => start / udp(port, 80) / payload(b"question"),
+        _ => start / echo(port, 1) / payload(b"question"),
+    }
+}
+
+fn back(family: Family, to: Actor, port: u16, protocol: u8) -> Packet {
+    let start = eth(OUTSIDE, NODE_1) / ip(family, OUTSIDE, to);
+    match protocol {
+        6 => start / tcp(80, port).ack() / payload(b"answer"),
+        17 => start / udp(80, port) / payload(b"answer"),
+        _ => start / echo_reply(port, 1) / payload(b"answer"),
+    }
+}
+
+#[rstest]
+fn a_flow_leaves_as_the_node_and_its_answers_find_back(
+    #[values(V4, V6)] family: Family,
+    #[values(6, 17, 1)] protocol: u8,
+) {
+    let mut datapath = with_one_port();
+    for _ in 0..2 {
+        becomes(
+            &mut datapath,
+            "to_uplink",
+            &out(family, CLIENT, 40000, protocol),
+            &out(family, NODE_1, 2000, protocol),
+        );
+        becomes(
+            &mut datapath,
+            "from_uplink",
+            &back(family, NODE_1, 2000, protocol),
+            &back(family, CLIENT, 40000, protocol),
+        );
+    }
+    assert_eq!(datapath.counted(Counter::Masqueraded), 2);
+    assert_eq!(datapath.counted(Counter::Unmasqueraded), 2);
+}
+
+#[rstest]
+fn without_a_free_port_a_flow_is_dropped_and_counted(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    becomes(
+        &mut datapath,
+        "to_uplink",
+        &out(family, CLIENT, 40000, 17),
+        &out(family, NODE_1, 2000, 17),
+    );
+    assert_eq!(datapath.run("to_uplink", HERE, &out(family, CLIENT, 40001, 17)).0, SHOT);
+    assert_eq!(datapath.counted(Counter::PortsExhausted), 1);
+}
+
+#[test]
+fn a_non_masquerade_cidr_sees_the_pod() {
+    let mut datapath = with_one_port();
+    let [a, b, c, _] = OUTSIDE.v4.octets();
+    datapath.exempt(24, [a, b, c, 0]);
+    becomes(&mut datapath, "to_uplink", &out(V4, CLIENT, 40000, 6), &out(V4, CLIENT, 40000, 6));
+}
+
+#[rstest]
+fn answers_to_a_call_from_outside_are_not_masqueraded(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let call = back(family, CLIENT, 80, 6);
+    becomes(&mut datapath, "from_uplink", &call, &call);
+    let answer =
+        eth(NODE_1, OUTSIDE) / ip(family, CLIENT, OUTSIDE) / tcp(80, 80).ack() / payload(b"answer");
+    becomes(&mut datapath, "to_uplink", &answer, &answer);
+}
+
+#[test]
+fn what_cannot_be_translated_does_not_leave() {
+    let mut datapath = with_one_port();
+    let fragment = eth(NODE_1, OUTSIDE)
+        / ipv4(CLIENT, OUTSIDE).fragment(0, true)
+        / udp(40000, 80)
+        / payload(b"half");
+    assert_eq!(datapath.run("to_uplink", HERE, &fragment).0, SHOT);
+    assert_eq!(datapath.counted(Counter::NotTranslatable), 1);
+}
+
+#[rstest]
+fn the_hosts_own_packets_are_not_touched(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let own = out(family, NODE_1, 40000, 6);
+    let (verdict, bytes) = datapath.run("to_uplink", 0, &own);
+    assert_eq!(verdict, NEXT);
+    assert_same(&own.bytes(), &bytes);
+}

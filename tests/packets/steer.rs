@@ -1,0 +1,64 @@
+//! What is brought before the host, and what is left to the bridge.
+
+use netplug_common::counter::Counter;
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{CLIENT, GATEWAY, OUTSIDE, WEB};
+use netplug_tests::packet::{echo, eth, ip, ipv6, neighbour_solicitation, payload, tcp, udp};
+use rstest::rstest;
+
+use crate::datapath::{Datapath, NEXT};
+
+#[rstest]
+fn a_packet_for_another_pod_is_addressed_to_the_gateway(#[values(V4, V6)] family: Family) {
+    let mut datapath = Datapath::new();
+    let to = |mac| eth(CLIENT, mac) / ip(family, CLIENT, WEB) / udp(40000, 53) / payload(b"hello");
+    datapath.enters(&to(WEB), NEXT, &to(GATEWAY));
+    assert_eq!(datapath.counted(Counter::Visit), 1);
+}
+
+#[rstest]
+fn a_packet_for_the_gateway_is_left_as_it_is(#[values(V4, V6)] family: Family) {
+    let mut datapath = Datapath::new();
+    let packet = eth(CLIENT, GATEWAY)
+        / ip(family, CLIENT, OUTSIDE)
+        / tcp(40000, 80).ack()
+        / payload(b"hello");
+    datapath.enters(&packet, NEXT, &packet);
+}
+
+#[rstest]
+fn openings_closings_and_echoes_visit_without_being_remembered(#[values(V4, V6)] family: Family) {
+    let mut datapath = Datapath::new();
+    for packet in [
+        eth(CLIENT, GATEWAY) / ip(family, CLIENT, WEB) / tcp(40000, 80).syn(),
+        eth(CLIENT, GATEWAY) / ip(family, CLIENT, WEB) / tcp(40000, 80).fin().ack(),
+        eth(CLIENT, GATEWAY) / ip(family, CLIENT, WEB) / tcp(40000, 80).rst(),
+        eth(CLIENT, GATEWAY) / ip(family, CLIENT, WEB) / echo(1, 1) / payload(b"hello"),
+    ] {
+        datapath.enters(&packet, NEXT, &packet);
+    }
+    assert_eq!(datapath.counted(Counter::Aside), 4);
+    assert_eq!(datapath.counted(Counter::Visit), 0);
+}
+
+#[test]
+fn neighbour_discovery_is_left_to_the_bridge() {
+    let mut datapath = Datapath::new();
+    let question = neighbour_solicitation(CLIENT, WEB.v6);
+    datapath.enters(&question, NEXT, &question);
+}
+
+#[test]
+fn a_broken_off_packet_is_the_hosts() {
+    let mut datapath = Datapath::new();
+    let whole = eth(CLIENT, GATEWAY) / ipv6(CLIENT, WEB) / tcp(40000, 80).ack();
+    for length in [54, 56, 60] {
+        let broken = whole.clone().truncated_to(length);
+        datapath.enters(&broken, NEXT, &broken);
+    }
+}
+
+#[rstest]
+fn the_programs_load_at_every_log_level(#[values(0, 1, 2, 3, 4, 5)] level: u8) {
+    Datapath::logging(level);
+}
