@@ -112,12 +112,14 @@ fn print(program: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Takes away what one cargo tells its children, which would confuse another.
+/// Takes away what one cargo tells its children, which would confuse another. What rustup is told stays: it decides
+/// which toolchain runs, and whether anything may be fetched.
 pub fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        if (text.starts_with("CARGO") && text != "CARGO_HOME")
-            || text.starts_with("RUST") && text != "RUSTUP_HOME"
+        let is_cargos = text.starts_with("CARGO") && text != "CARGO_HOME";
+        if is_cargos
+            || ["RUSTC", "RUSTFLAGS", "RUSTDOC"].iter().any(|start| text.starts_with(start))
         {
             command.env_remove(&name);
         }

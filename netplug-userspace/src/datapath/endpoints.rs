@@ -145,15 +145,6 @@ impl Datapath {
                 remove(&mut flows, &tuple, V::FLOWS)?;
             }
         }
-        let mut visits = self.maps.visits::<V>()?;
-        for (hash, visit) in entries(&visits, V::VISITS)? {
-            if visit.entered_by == ifindex
-                || is_pods(&visit.entered.source)
-                || is_pods(&visit.entered.destination)
-            {
-                remove(&mut visits, &hash, V::VISITS)?;
-            }
-        }
         let mut nat_out = self.maps.nat_out::<V>()?;
         for (tuple, _) in entries(&nat_out, V::NAT_OUT)? {
             if is_pods(&tuple.source) {
@@ -161,9 +152,22 @@ impl Datapath {
             }
         }
         let mut nat_in = self.maps.nat_in::<V>()?;
+        let mut answers = Vec::new();
         for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
             if is_pods(&mapping.address) {
                 remove(&mut nat_in, &tuple, V::NAT_IN)?;
+                answers.push(tuple);
+            }
+        }
+        let mut visits = self.maps.visits::<V>()?;
+        for (hash, visit) in entries(&visits, V::VISITS)? {
+            let entered = &visit.entered;
+            if visit.entered_by == ifindex
+                || is_pods(&entered.source)
+                || is_pods(&entered.destination)
+                || answers.contains(entered)
+            {
+                remove(&mut visits, &hash, V::VISITS)?;
             }
         }
         Ok(())

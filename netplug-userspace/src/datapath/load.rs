@@ -112,7 +112,7 @@ fn program<'a>(
 }
 
 /// Says which object is loaded, so that another build replaces it and the same build does not.
-const LOADED: &str = "/run/netplug/loaded";
+pub(super) const LOADED: &str = "/run/netplug/loaded";
 
 fn digest() -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

@@ -81,6 +81,7 @@ pub fn unload() -> Result<Vec<PathBuf>, Error> {
         datapath.detach_uplinks()?;
     }
     remove_tree(&root, &mut removed)?;
+    remove(Path::new(super::load::LOADED))?;
     Ok(removed)
 }
 
