@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, reply, settings};
+use super::{Error, chained, pod_end, reply, resolv_conf, settings};
 use crate::datapath::{Endpoint, Owner};
-use crate::ipam::{Lease, Store};
+use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
@@ -26,6 +26,12 @@ use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 pub(super) fn run(request: &Request) -> Result<Value, Error> {
     let config = Config::read(&request.config)?;
     if let Some(previous) = &config.prev_result {
+        if config.ipam.is_some() {
+            return Err(Error::config(
+                "ipam",
+                "is named, and so is prevResult: behind another plugin, which gave the addresses, take ipam out",
+            ));
+        }
         return chained::add(request, &config, previous);
     }
     let Some(ipam) = &config.ipam else {
@@ -52,27 +58,38 @@ fn alone<'a>(
 ) -> Result<Value, Error> {
     let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
     let sets = ipam.sets()?;
+    let dns = match (&config.dns, &ipam.resolv_conf) {
+        (None, Some(path)) => Some(resolv_conf::read(path)?),
+        (dns, _) => dns.clone(),
+    };
+    let wanted: Vec<IpAddr> =
+        config.wanted_addresses()?.into_iter().chain(request.address).collect();
+    let pod_mac = config.wanted_mac()?.or(request.mac);
     let netlink = Netlink::open()?;
+    let mtu = mtu_of_pods(&netlink, config, &sets)?;
 
     let store = Store::new(&ipam.data_dir(), &request.network);
-    let leases = store.lease(&sets, &request.container, &request.ifname)?;
+    let leases = store.lease(&sets, &wanted, &request.container, &request.ifname)?;
     rollback.push(move || Ok(store.release(&request.container, &request.ifname)?));
 
-    let mtu = config.mtu.map_or_else(
-        || Ok::<_, Error>(mtu::of_pods(&netlink.links()?, config.mtu_overhead)),
-        |mtu| Ok(mtu.saturating_sub(config.mtu_overhead)),
-    )?;
     let gateways: Vec<_> =
         if config.is_gateway { leases.iter().filter_map(gateway).collect() } else { Vec::new() };
-    let (bridge, is_new) =
-        bridge::ensure(&netlink, &config.bridge, &request.network, mtu, &gateways)?;
+    let wanted = bridge::Wanted {
+        name: &config.bridge,
+        network: &request.network,
+        mtu,
+        gateways: &gateways,
+        force_address: config.force_address,
+    };
+    let bridge = bridge::ensure(&netlink, &wanted)?;
 
     let names = Names::of(request);
+    let pod_mac = pod_mac.unwrap_or(names.pod_mac);
     let pair = veth::Pair {
         host_name: &names.host_end,
         host_mac: names.host_mac,
         pod_name: &request.ifname,
-        pod_mac: names.pod_mac,
+        pod_mac,
         mtu,
     };
     if !veth::add(&netlink, &pair, &pod)? {
@@ -85,9 +102,17 @@ fn alone<'a>(
     rollback.push(move || remove_veth(&host_name));
     let host_end = netlink.link(&names.host_end)?.ok_or_else(|| gone(&names.host_end))?;
 
-    let routes = routes(config, ipam, &leases);
-    pod.enter(|netlink| set_up_pod(netlink, &request.ifname, &leases, &routes, bridge.mac))?;
+    let routes = pod_end::routes(config, ipam, &leases);
+    // Where the gateway is not the node, its MAC is not known.
+    let gateway_mac = config.is_gateway.then_some(bridge.mac);
+    pod.enter(|netlink| pod_end::set_up(netlink, &request.ifname, &leases, &routes, gateway_mac))?;
 
+    // A port's own stack hears nothing of the pod; should it leave the bridge, it must not believe it either.
+    if let Err(error) =
+        sysctl::of_device(&format!("net/ipv6/conf/{}/accept_ra", host_end.name), "0")
+    {
+        eprintln!("netplug: warning: {error}");
+    }
     veth::plug(
         &netlink,
         host_end.index,
@@ -96,25 +121,24 @@ fn alone<'a>(
         &host_end.name,
         config.hairpin_mode,
     )?;
-    neighbour::add_to_bridge(&netlink, &host_end, names.pod_mac)?;
+    neighbour::add_to_bridge(&netlink, &host_end, pod_mac)?;
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let (index, known) = (bridge.index, addresses.clone());
     rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &known)?));
     for address in &addresses {
-        neighbour::add(&netlink, &bridge, *address, names.pod_mac)?;
+        neighbour::add(&netlink, &bridge, *address, pod_mac)?;
     }
 
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
-    let datapath =
-        settings::prepare_node(&netlink, config, &networks, Some((&bridge.name, is_new)))?;
+    let datapath = settings::prepare_node(&netlink, config, &networks, Some(&bridge.name))?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     datapath.register(&Endpoint {
         ifindex: host_end.index,
         owner,
         bridge: Some(bridge.index),
         gateway_mac: bridge.mac,
-        pod_mac: names.pod_mac,
+        pod_mac,
         addresses,
         source_guard: config.source_guard,
         attach: settings::attach(config),
@@ -123,12 +147,33 @@ fn alone<'a>(
     let made = reply::Made {
         bridge: (&bridge.name, bridge.mac),
         host_end: (&host_end.name, host_end.mac),
-        pod_mac: names.pod_mac,
+        pod_mac,
         leases: &leases,
         routes: &routes,
     };
-    Ok(reply::result(request, config.dns.as_ref(), &made))
+    Ok(reply::result(request, dns.as_ref(), &made))
 }
+
+/// The MTU of pods: the configured one, or what the node's interfaces allow, less the overhead.
+fn mtu_of_pods(netlink: &Netlink, config: &Config, sets: &[RangeSet]) -> Result<u32, Error> {
+    let mtu = match config.mtu() {
+        Some(mtu) => mtu.saturating_sub(config.mtu_overhead),
+        None => mtu::of_pods(&netlink.links()?, config.mtu_overhead),
+    };
+    // RFC 8200 §5: a link of less carries no IPv6.
+    let least = if sets.iter().any(RangeSet::is_ipv6) { 1280 } else { mtu::LEAST };
+    if (least..=MTU_MOST).contains(&mtu) {
+        return Ok(mtu);
+    }
+    let overhead = config.mtu_overhead;
+    Err(Error::config(
+        "mtu",
+        format!("{mtu}, after the mtuOverhead of {overhead}, is not from {least} to {MTU_MOST}"),
+    ))
+}
+
+/// The most that a veth takes.
+const MTU_MOST: u32 = 65535;
 
 /// What an endpoint's parts are called: all follows from network, container and interface, so that DEL finds it.
 pub(super) struct Names {
@@ -160,57 +205,6 @@ pub(super) fn gone(name: &str) -> Error {
 
 fn gateway(lease: &Lease) -> Option<IpNetwork> {
     IpNetwork::new(lease.gateway, lease.address.prefix()).ok()
-}
-
-/// The routes of the configuration; with `isDefaultGateway`, or where none are named, a default route of each family.
-fn routes(config: &Config, ipam: &Ipam, leases: &[Lease]) -> Vec<(IpNetwork, Option<IpAddr>)> {
-    let mut routes: Vec<_> = ipam.routes.iter().map(|route| (route.dst, route.gw)).collect();
-    for lease in leases {
-        let default = match lease.address {
-            IpNetwork::V4(_) => "0.0.0.0/0",
-            IpNetwork::V6(_) => "::/0",
-        };
-        let Ok(default) = default.parse::<IpNetwork>() else { continue };
-        let is_named = routes.iter().any(|(to, _)| *to == default);
-        if (config.is_default_gateway || ipam.routes.is_empty()) && !is_named {
-            routes.push((default, Some(lease.gateway)));
-        }
-    }
-    routes
-}
-
-/// In the pod's namespace: addresses that are usable at once, the interface up, routes, and the gateway's MAC.
-fn set_up_pod(
-    netlink: &Netlink,
-    ifname: &str,
-    leases: &[Lease],
-    routes: &[(IpNetwork, Option<IpAddr>)],
-    gateway_mac: Mac,
-) -> Result<(), crate::node::Error> {
-    let link = netlink.link(ifname)?.ok_or_else(|| crate::node::Error::NoInterface {
-        name: ifname.into(),
-        place: " in the pod".into(),
-    })?;
-    let accept_dad = format!("net/ipv6/conf/{ifname}/accept_dad");
-    if leases.iter().any(|lease| lease.address.is_ipv6())
-        && sysctl::get(&accept_dad)?.is_some_and(|dad| dad != "0")
-    {
-        sysctl::write(&accept_dad, "0")?;
-    }
-    for lease in leases {
-        netlink.add_address(&link, lease.address)?;
-    }
-    let up = rtnetlink::LinkUnspec::new_with_index(link.index).up().build();
-    netlink.set(up, ifname)?;
-    for lease in leases {
-        neighbour::add(netlink, &link, lease.gateway, gateway_mac)?;
-    }
-    for (to, gateway) in routes {
-        let of_family = |lease: &&Lease| lease.address.is_ipv4() == to.is_ipv4();
-        let gateway = gateway.or_else(|| leases.iter().find(of_family).map(|lease| lease.gateway));
-        netlink.add_route(&link, *to, gateway)?;
-    }
-    Ok(())
 }
 
 /// Removes the veth by its host end; the other end goes with it. Content if it is gone.

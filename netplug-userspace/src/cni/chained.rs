@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
-use super::add::{bridge_of, gone};
+use super::add::bridge_of;
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
@@ -67,6 +67,8 @@ fn join(
 ) -> Result<(), Error> {
     if let Some(bridge) = &found.bridge {
         neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
+        let (port, mac) = (found.host_end.index, found.pod_mac);
+        rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
         let (index, addresses) = (bridge.index, found.addresses());
         rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &addresses)?));
         for address in found.addresses() {
@@ -79,7 +81,7 @@ fn join(
         .iter()
         .filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok())
         .collect();
-    let bridge = found.bridge.as_ref().map(|bridge| (bridge.name.as_str(), false));
+    let bridge = found.bridge.as_ref().map(|bridge| bridge.name.as_str());
     let datapath = settings::prepare_node(netlink, config, &networks, bridge)?;
     Ok(datapath.register(&found.endpoint(request, config))?)
 }
@@ -125,13 +127,18 @@ pub(super) fn find(netlink: &Netlink, request: &Request, previous: &Value) -> Re
             place: " in the pod".into(),
         })
     })?;
-    let peer = pod_end.peer.ok_or_else(|| {
+    let no_veth = || {
         Error::config(
             "prevResult.interfaces",
-            format!("{} is not one end of a veth", request.ifname),
+            format!("{} is not one end of a veth whose other end is on the node", request.ifname),
         )
-    })?;
-    let host_end = netlink.link_of_index(peer)?.ok_or_else(|| gone(&format!("#{peer}")))?;
+    };
+    // A macvlan too has a link: the node's own interface. Only a veth's ends name each other.
+    let peer = pod_end.peer.filter(|_| pod_end.is_veth()).ok_or_else(no_veth)?;
+    let host_end = netlink
+        .link_of_index(peer)?
+        .filter(|link| link.is_veth() && link.peer == Some(pod_end.index))
+        .ok_or_else(no_veth)?;
     let bridge = bridge_of(netlink, &host_end)?;
     Ok(Found { host_end, bridge, pod_mac: pod_end.mac, networks })
 }

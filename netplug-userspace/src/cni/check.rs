@@ -1,16 +1,16 @@
-//! CHECK: is all as ADD left it? Compared are `prevResult`, the pod, the host end, the programs, the maps, the leases.
-
-use std::net::IpAddr;
+//! CHECK: is all as ADD left it? Compared are `prevResult`, the pod's addresses and routes, the host end, FDB and
+//! neighbours, the leases, the programs and the maps.
 
 use ipnetwork::IpNetwork;
 
+use super::chained::Found;
 use super::config::Config;
 use super::request::Request;
-use super::{Error, chained};
+use super::{Error, chained, reply};
 use crate::datapath::Datapath;
 use crate::ipam::Store;
-use crate::node::Netlink;
 use crate::node::namespace::Namespace;
+use crate::node::{Netlink, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
     if request.cni_version.starts_with("0.3") {
@@ -23,10 +23,17 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     let netlink = Netlink::open()?;
     let found = chained::find(&netlink, request, previous)?;
     let mut wrong = Vec::new();
-    let has = pod_addresses(request)?;
-    for network in found.networks.iter().filter(|network| !has.contains(network)) {
+    let (addresses, routes) = of_pod(request)?;
+    for network in found.networks.iter().filter(|network| !addresses.contains(network)) {
         wrong.push(format!("{} has not the address {network}", request.ifname));
     }
+    for route in previous["routes"].as_array().into_iter().flatten() {
+        let to = route["dst"].as_str().and_then(|to| to.parse().ok());
+        if to.is_none_or(|to| !routes.contains(&to)) {
+            wrong.push(format!("{} has not the route to {}", request.ifname, route["dst"]));
+        }
+    }
+    wrong.extend(unknown_to_node(&netlink, &found)?);
     if !found.host_end.is_up {
         wrong.push(format!("{} is down", found.host_end.name));
     }
@@ -52,16 +59,28 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     if wrong.is_empty() { Ok(()) } else { Err(Error::Drift(wrong)) }
 }
 
-fn pod_addresses(request: &Request) -> Result<Vec<IpNetwork>, Error> {
+/// The addresses and the routes' destinations that the pod has.
+fn of_pod(request: &Request) -> Result<(Vec<IpNetwork>, Vec<IpNetwork>), Error> {
     let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
-    let ifname = request.ifname.clone();
-    let found = pod.enter(move |netlink| match netlink.link(&ifname)? {
-        Some(link) => netlink.addresses(link.index),
-        None => Ok(Vec::new()),
-    })?;
-    // The kernel and the result write the same address alike.
-    Ok(found
-        .into_iter()
-        .filter(|network| !matches!(network.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()))
-        .collect())
+    Ok(pod.enter(|netlink| match netlink.link(&request.ifname)? {
+        Some(link) => Ok((netlink.addresses(link.index)?, netlink.destinations(link.index)?)),
+        None => Ok((Vec::new(), Vec::new())),
+    })?)
+}
+
+/// What bridge and host should know of the pod, and do not.
+fn unknown_to_node(netlink: &Netlink, found: &Found) -> Result<Vec<String>, Error> {
+    let Some(bridge) = &found.bridge else { return Ok(Vec::new()) };
+    let mut wrong = Vec::new();
+    if !neighbour::on_bridges(netlink)?.contains(&(found.host_end.index, found.pod_mac)) {
+        let mac = reply::text(found.pod_mac);
+        wrong.push(format!("{} has no FDB entry for {mac}", found.host_end.name));
+    }
+    let known = neighbour::permanent(netlink)?;
+    for address in found.networks.iter().map(IpNetwork::ip) {
+        if !known.contains(&(bridge.index, address, found.pod_mac)) {
+            wrong.push(format!("{} has no permanent neighbour {address}", bridge.name));
+        }
+    }
+    Ok(wrong)
 }

@@ -7,41 +7,55 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Error;
 use crate::ipam::{Range, RangeSet, store};
+use crate::node::Mac;
 
 /// Every key that is understood; the rest is warned about.
+#[rustfmt::skip]
 const KEYS: &[&str] = &[
-    "cniVersion",
-    "cniVersions",
-    "name",
+    "cniVersion", "cniVersions", "name", "type", "disableCheck", "disableGC", "capabilities", "args", "dns",
+    "prevResult", "runtimeConfig",
+    // The reference bridge plugin's; `addIf` was kubenet's.
+    "bridge", "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "mtu", "hairpinMode", "promiscMode",
+    "macspoofchk", "enabledad", "vlan", "vlanTrunk", "preserveDefaultVlan", "disableContainerInterface",
+    "portIsolation", "addIf", "ipam",
+    // netplug's.
+    "steering", "masquerade", "uplinks", "sourceGuard", "mtuOverhead", "revisit", "flowCache", "attach",
+];
+
+/// Every key below `ipam` that is understood: host-local's.
+const IPAM_KEYS: &[&str] = &[
     "type",
-    "disableCheck",
-    "disableGC",
-    "capabilities",
-    "args",
-    "dns",
-    "prevResult",
-    "runtimeConfig",
-    "bridge",
-    "isGateway",
-    "isDefaultGateway",
-    "forceAddress",
-    "ipMasq",
-    "mtu",
-    "hairpinMode",
-    "promiscMode",
-    "ipam",
-    "steering",
-    "masquerade",
-    "uplinks",
-    "sourceGuard",
-    "mtuOverhead",
-    "revisit",
-    "flowCache",
-    "attach",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "ranges",
+    "routes",
+    "dataDir",
+    "resolvConf",
+];
+
+const CHAIN_PORTMAP: &str =
+    "chain the portmap plugin behind netplug, and take the capability from netplug's part";
+const CHAIN_BANDWIDTH: &str =
+    "chain the bandwidth plugin behind netplug, and take the capability from netplug's part";
+
+/// Keys of the reference bridge plugin that ask for what netplug does not do.
+const REFUSED: &[(&str, &str)] = &[
+    ("vlan", "use the reference bridge plugin, and chain netplug behind it"),
+    ("vlanTrunk", "use the reference bridge plugin, and chain netplug behind it"),
+    ("portIsolation", "use rules in FORWARD, which pod to pod packets pass"),
+    ("disableContainerInterface", "take it out: netplug brings the pod's interface up"),
+];
+
+/// Keys of the reference bridge plugin that change nothing here.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("promiscMode", "a pod reaches itself by a service without it"),
+    ("enabledad", "addresses are usable at once, and never given out twice"),
 ];
 
 #[derive(Debug, Deserialize)]
@@ -53,17 +67,21 @@ pub(super) struct Config {
     pub(super) is_gateway: bool,
     #[serde(default)]
     pub(super) is_default_gateway: bool,
+    #[serde(default)]
+    pub(super) force_address: bool,
+    #[serde(default)]
+    macspoofchk: bool,
     #[serde(default = "yes")]
     pub(super) hairpin_mode: bool,
     pub(super) ip_masq: Option<bool>,
-    pub(super) mtu: Option<u32>,
+    mtu: Option<u32>,
     #[serde(default)]
     pub(super) mtu_overhead: u32,
     pub(super) ipam: Option<Ipam>,
     pub(super) dns: Option<Value>,
     #[serde(default)]
     pub(super) steering: Steering,
-    pub(super) masquerade: Option<Masquerade>,
+    masquerade: Option<Value>,
     pub(super) uplinks: Option<Vec<String>>,
     #[serde(default = "yes")]
     pub(super) source_guard: bool,
@@ -76,8 +94,11 @@ pub(super) struct Config {
     pub(super) runtime_config: BTreeMap<String, Value>,
 }
 
+/// The bridge where none is named; kubenet's.
+pub(super) const BRIDGE: &str = "cbr0";
+
 fn default_bridge() -> String {
-    "cbr0".into()
+    BRIDGE.into()
 }
 
 fn yes() -> bool {
@@ -102,15 +123,15 @@ pub(super) enum Attach {
     Clsact,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+/// What becomes of pods' addresses on the way out.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Masquerade {
-    Switch(bool),
-    #[serde(rename_all = "camelCase")]
-    Except {
-        #[serde(rename = "nonMasqueradeCIDRs")]
-        non_masquerade_cidrs: Vec<IpNetwork>,
-    },
+    /// They stay.
+    Off,
+    /// They become the node's, but for the networks that kubenet leaves alone.
+    On,
+    /// They become the node's, but for these.
+    Except(Vec<IpNetwork>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +146,7 @@ pub(super) struct Ipam {
     single: Option<RawRange>,
     #[serde(default)]
     pub(super) routes: Vec<Route>,
+    pub(super) resolv_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -149,13 +171,16 @@ impl Config {
             let key = error.path().to_string();
             Error::config(if key == "." { "configuration".into() } else { key }, error.inner())
         })?;
-        for key in json.as_object().into_iter().flat_map(serde_json::Map::keys) {
-            if !KEYS.contains(&key.as_str()) {
-                let nearest = KEYS.iter().min_by_key(|known| distance(known, key)).unwrap_or(&"");
-                eprintln!(
-                    "netplug: warning: {key} is not a key of netplug's; the nearest is {nearest}"
-                );
-            }
+        warn_of_unknown(json, KEYS, "");
+        warn_of_unknown(&json["ipam"], IPAM_KEYS, "ipam.");
+        for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| is_set(&json[*key])) {
+            eprintln!("netplug: warning: {key} has no effect: {why}");
+        }
+        if let Some((key, instead)) = REFUSED.iter().find(|(key, _)| is_set(&json[*key])) {
+            return Err(Error::Unsupported { key, value: json[*key].to_string(), instead });
+        }
+        if config.macspoofchk && !config.source_guard {
+            return Err(Error::config("macspoofchk", "is true, and sourceGuard is false"));
         }
         config.refuse_capabilities()?;
         if config.is_default_gateway && !config.is_gateway && json.get("isGateway").is_some() {
@@ -176,24 +201,81 @@ impl Config {
         if config.flow_cache == Some(0) {
             return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
         }
-        if let (Some(masquerade), Some(switch)) = (&config.masquerade, config.ip_masq)
-            && !switch
-            && !matches!(masquerade, Masquerade::Switch(false))
-        {
-            return Err(Error::config("ipMasq", "is false, and masquerade says otherwise"));
-        }
-        if let Some(Masquerade::Except { non_masquerade_cidrs }) = &config.masquerade {
-            for cidr in non_masquerade_cidrs {
-                if cidr.ip() != cidr.network() {
-                    return Err(Error::config(
-                        "masquerade.nonMasqueradeCIDRs",
-                        format!("{cidr} has host bits set"),
-                    ));
-                }
-            }
-        }
+        config.masquerade()?;
         config.revisit()?;
         Ok(config)
+    }
+
+    /// The MTU of pods, where it is named, without the overhead. As for the reference plugins, 0 names none.
+    pub(super) fn mtu(&self) -> Option<u32> {
+        self.mtu.filter(|mtu| *mtu != 0)
+    }
+
+    /// What becomes of pods' addresses on the way out.
+    pub(super) fn masquerade(&self) -> Result<Masquerade, Error> {
+        const KEY: &str = "masquerade.nonMasqueradeCIDRs";
+        let cidrs = match &self.masquerade {
+            None if self.ip_masq == Some(false) => return Ok(Masquerade::Off),
+            None => return Ok(Masquerade::On),
+            Some(Value::Bool(false)) if self.ip_masq == Some(true) => {
+                return Err(Error::config("ipMasq", "is true, and masquerade is false"));
+            }
+            Some(Value::Bool(false)) => return Ok(Masquerade::Off),
+            Some(_) if self.ip_masq == Some(false) => {
+                return Err(Error::config("ipMasq", "is false, and masquerade says otherwise"));
+            }
+            Some(Value::Bool(true)) => return Ok(Masquerade::On),
+            Some(Value::Object(keys)) => {
+                warn_of_unknown(&json!(keys), &["nonMasqueradeCIDRs"], "masquerade.");
+                match keys.get("nonMasqueradeCIDRs") {
+                    Some(cidrs) => cidrs.clone(),
+                    None => return Ok(Masquerade::On),
+                }
+            }
+            Some(other) => {
+                return Err(Error::config(
+                    "masquerade",
+                    format!(
+                        "{other} is neither true nor false nor {{\"nonMasqueradeCIDRs\": […]}}"
+                    ),
+                ));
+            }
+        };
+        let texts: Vec<String> =
+            serde_json::from_value(cidrs).map_err(|error| Error::config(KEY, error))?;
+        let parse = |text: String| match text.parse::<IpNetwork>() {
+            Ok(cidr) if cidr.ip() == cidr.network() => Ok(cidr),
+            Ok(_) => Err(Error::config(KEY, format!("{text} has host bits set"))),
+            Err(_) => Err(Error::config(KEY, format!("{text:?} is not a CIDR"))),
+        };
+        texts.into_iter().map(parse).collect::<Result<_, _>>().map(Masquerade::Except)
+    }
+
+    /// What the runtime asks for by a capability, whatever its spelling.
+    fn capability(&self, name: &str) -> Option<&Value> {
+        self.runtime_config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+
+    /// The addresses that the runtime wants for the pod, by `ips`.
+    pub(super) fn wanted_addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let texts = self.capability("ips").and_then(Value::as_array).into_iter().flatten();
+        texts
+            .map(|text| {
+                let wrong =
+                    || Error::config("runtimeConfig.ips", format!("{text} is not an address"));
+                text.as_str().and_then(address).ok_or_else(wrong)
+            })
+            .collect()
+    }
+
+    /// The MAC that the runtime wants for the pod, by `mac`.
+    pub(super) fn wanted_mac(&self) -> Result<Option<Mac>, Error> {
+        match self.capability("mac").and_then(Value::as_str) {
+            None | Some("") => Ok(None),
+            Some(text) => mac(text).map(Some).ok_or_else(|| {
+                Error::config("runtimeConfig.mac", format!("{text:?} is not a pod's MAC"))
+            }),
+        }
     }
 
     /// Capabilities that this plugin does not serve: a pod must not come up without what was asked for it.
@@ -206,15 +288,9 @@ impl Config {
                 _ => false,
             };
             let instead = match key.to_ascii_lowercase().as_str() {
-                "portmappings" => {
-                    ("runtimeConfig.portMappings", "chain the portmap plugin behind netplug")
-                }
-                "bandwidth" => {
-                    ("runtimeConfig.bandwidth", "chain the bandwidth plugin behind netplug")
-                }
-                "ips" => ("runtimeConfig.ips", "take the capability out of the configuration"),
+                "portmappings" => ("runtimeConfig.portMappings", CHAIN_PORTMAP),
+                "bandwidth" => ("runtimeConfig.bandwidth", CHAIN_BANDWIDTH),
                 "ipranges" => ("runtimeConfig.ipRanges", "name the ranges in ipam.ranges"),
-                "mac" => ("runtimeConfig.mac", "take the capability out of the configuration"),
                 _ => continue,
             };
             if !is_empty {
@@ -314,6 +390,42 @@ impl Ipam {
     }
 }
 
+/// An address, with or without a prefix, which is the range's anyway.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| text.parse::<IpNetwork>().ok().map(|network| network.ip()))
+}
+
+/// A MAC that one interface can have: unicast, and not zero.
+pub(super) fn mac(text: &str) -> Option<Mac> {
+    let octets: Vec<_> = text
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    Mac::try_from(octets).ok().filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6])
+}
+
+/// Whether a key asks for something.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    }
+}
+
+fn warn_of_unknown(json: &Value, known: &[&str], prefix: &str) {
+    for key in json.as_object().into_iter().flat_map(serde_json::Map::keys) {
+        if !known.contains(&key.as_str()) {
+            let nearest = known.iter().min_by_key(|known| distance(known, key)).unwrap_or(&"");
+            eprintln!(
+                "netplug: warning: {prefix}{key} is not a key of netplug's; the nearest is {prefix}{nearest}"
+            );
+        }
+    }
+}
+
 /// Levenshtein's distance, for the nearest key.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.to_ascii_lowercase().chars().collect();
@@ -363,6 +475,40 @@ mod tests {
         assert!(wrong(json!({"revisit": "40s"})).starts_with("revisit: \"40s\""));
         assert!(wrong(json!({"flowCache": 0})).contains("flowCache"));
         assert!(wrong(json!({"ipMasq": false, "masquerade": true})).contains("ipMasq"));
+        assert!(wrong(json!({"masquerade": "yes"})).starts_with("masquerade: \"yes\" is neither"));
+        assert!(
+            wrong(json!({"masquerade": {"nonMasqueradeCIDRs": ["ten"]}}))
+                .contains("\"ten\" is not")
+        );
+        assert!(wrong(json!({"vlan": 100})).starts_with("vlan: 100 is not supported"));
+        assert!(wrong(json!({"macspoofchk": true, "sourceGuard": false})).contains("macspoofchk"));
+        assert!(Config::read(&json!({"vlan": 0, "promiscMode": true, "mtu": 0})).is_ok());
+    }
+
+    #[test]
+    fn masquerade_is_a_switch_or_a_list() {
+        let read = |config| Config::read(&config).unwrap().masquerade().unwrap();
+        assert_eq!(read(json!({})), Masquerade::On);
+        assert_eq!(read(json!({"ipMasq": false})), Masquerade::Off);
+        assert_eq!(read(json!({"masquerade": false})), Masquerade::Off);
+        let one = json!({"ipMasq": true, "masquerade": {"nonMasqueradeCIDRs": ["0.0.0.0/0"]}});
+        assert_eq!(read(one), Masquerade::Except(vec!["0.0.0.0/0".parse().unwrap()]));
+        let all = json!({"masquerade": {"nonMasqueradeCIDRs": []}});
+        assert_eq!(read(all), Masquerade::Except(vec![]));
+    }
+
+    #[test]
+    fn a_runtime_may_want_addresses_and_a_mac() {
+        let config = Config::read(&json!({"runtimeConfig": {
+            "IPs": ["10.1.2.9/24", "fd00::9"], "mac": "02:00:00:00:00:09"}}))
+        .unwrap();
+        assert_eq!(
+            config.wanted_addresses().unwrap(),
+            ["10.1.2.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(config.wanted_mac().unwrap(), Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(mac("03:00:00:00:00:09"), None);
+        assert_eq!(mac("02:00:00:00:09"), None);
     }
 
     #[test]
@@ -388,7 +534,7 @@ mod tests {
                      "routes": [{"dst": "0.0.0.0/0"}]},
         }))
         .unwrap();
-        assert_eq!((config.mtu, config.ip_masq), (Some(1400), Some(true)));
+        assert_eq!((config.mtu(), config.ip_masq), (Some(1400), Some(true)));
         let sets = config.ipam.unwrap().sets().unwrap();
         assert_eq!(sets[0].ranges[0].first.to_string(), "10.1.2.0");
     }

@@ -93,8 +93,9 @@ impl Error {
             Self::Environment { .. } => 4,
             Self::Input(_) => 5,
             Self::Json(_) => 6,
-            Self::Config { .. } | Self::Ipam(ipam::Error::Range { .. }) => 7,
-            Self::Ipam(ipam::Error::Exhausted { .. }) => 11,
+            Self::Config { .. }
+            | Self::Ipam(ipam::Error::Range { .. } | ipam::Error::NotOffered { .. }) => 7,
+            Self::Ipam(ipam::Error::Exhausted { .. } | ipam::Error::Taken { .. }) => 11,
             Self::Exists { .. } | Self::Ipam(ipam::Error::HasOne { .. }) => 101,
             Self::Ipam(ipam::Error::File { .. }) => 102,
             Self::Node(_) => 103,
@@ -103,6 +104,17 @@ impl Error {
             Self::Several(_) => 106,
             Self::Undone { error, .. } => error.code(),
         }
+    }
+
+    /// Message and causes, in one line.
+    pub(super) fn whole(&self) -> String {
+        let mut whole = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            whole = format!("{whole}: {cause}");
+            source = cause.source();
+        }
+        whole
     }
 
     /// The spec's error object.

@@ -8,8 +8,10 @@ mod config;
 mod del;
 mod error;
 mod loopback;
+mod pod_end;
 mod reply;
 mod request;
+mod resolv_conf;
 mod rollback;
 mod settings;
 

@@ -2,11 +2,13 @@
 
 use std::env;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{Error, VERSIONS};
+use super::{Error, VERSIONS, config};
+use crate::node::Mac;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub(super) struct Request {
     pub(super) cni_version: String,
     /// The network's name.
     pub(super) network: String,
+    /// The address that `CNI_ARGS` asks for; podman's `--ip`.
+    pub(super) address: Option<IpAddr>,
+    /// The MAC that `CNI_ARGS` asks for; podman's `--mac-address`.
+    pub(super) mac: Option<Mac>,
     /// The whole configuration, as it came.
     pub(super) config: Value,
 }
@@ -69,8 +75,12 @@ impl Request {
         }
         let netns =
             Some(PathBuf::from(variable("CNI_NETNS"))).filter(|path| !path.as_os_str().is_empty());
+        let (address, mac) =
+            if command == Command::Add { wanted(&variable("CNI_ARGS"))? } else { (None, None) };
         let request = Self {
             command,
+            address,
+            mac,
             container: variable("CNI_CONTAINERID"),
             ifname: variable("CNI_IFNAME"),
             netns,
@@ -116,8 +126,50 @@ impl Request {
     }
 }
 
+/// `IP` and `MAC` of `CNI_ARGS`; its other keys are not for netplug.
+fn wanted(args: &str) -> Result<(Option<IpAddr>, Option<Mac>), Error> {
+    let (mut address, mut mac) = (None, None);
+    for (key, value) in args.split(';').filter_map(|arg| arg.split_once('=')) {
+        let wrong = || Error::Environment {
+            variable: "CNI_ARGS",
+            wrong: format!("{key}={value} is not what a pod can have"),
+        };
+        match key {
+            "IP" if !value.is_empty() => {
+                address = Some(config::address(value).ok_or_else(wrong)?);
+            }
+            "MAC" if !value.is_empty() => mac = Some(config::mac(value).ok_or_else(wrong)?),
+            _ => {}
+        }
+    }
+    Ok((address, mac))
+}
+
 /// As the spec has names and container ids: alphanumeric first, then also `_`, `.` and `-`.
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wishes_of_cni_args_are_found_in_any_order() {
+        let args = "K8S_POD_NAME=a;MAC=02:00:00:00:00:09;IgnoreUnknown=1;IP=10.1.2.9";
+        let (address, mac) = wanted(args).unwrap();
+        assert_eq!(address, Some(IpAddr::from([10, 1, 2, 9])));
+        assert_eq!(mac, Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(wanted("").unwrap(), (None, None));
+        assert_eq!(wanted("IP=ten").unwrap_err().code(), 4);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_folder() {
+        for name in ["", "../x", ".", "-x", "a/b", "a b"] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(is_name("default-c1") && is_name("a_b.c"));
+    }
 }

@@ -5,7 +5,7 @@ use super::Error;
 
 type Undo<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
 
-/// The undos of an ADD under way.
+/// The undos of an ADD under way. Dropped with some left, as by a panic, it runs them too.
 #[derive(Default)]
 pub(super) struct Rollback<'a> {
     undos: Vec<Undo<'a>>,
@@ -28,9 +28,19 @@ impl<'a> Rollback<'a> {
             .into_iter()
             .rev()
             .filter_map(|undo| undo().err())
-            .map(|error| error.to_string())
+            .map(|error| error.whole())
             .collect();
         if also.is_empty() { error } else { Error::Undone { error: Box::new(error), also } }
+    }
+}
+
+impl Drop for Rollback<'_> {
+    fn drop(&mut self) {
+        for error in
+            std::mem::take(&mut self.undos).into_iter().rev().filter_map(|undo| undo().err())
+        {
+            eprintln!("netplug: {}", error.whole());
+        }
     }
 }
 
@@ -55,6 +65,18 @@ mod tests {
         assert_eq!(error.to_string(), "add: failed");
         assert_eq!(error.code(), 7);
         assert!(error.to_json("1.0.0")["details"].as_str().unwrap().contains("undo: failed"));
+    }
+
+    #[test]
+    fn what_is_dropped_is_undone() {
+        let undone = RefCell::new(false);
+        let mut rollback = Rollback::default();
+        rollback.push(|| {
+            *undone.borrow_mut() = true;
+            Ok(())
+        });
+        drop(rollback);
+        assert!(*undone.borrow());
     }
 
     #[test]

@@ -12,13 +12,10 @@ const NON_MASQUERADE: [&str; 2] = ["10.0.0.0/8", "fc00::/7"];
 
 /// What the datapath is told. `pod_networks` are never masqueraded.
 pub(super) fn datapath(config: &Config, pod_networks: &[IpNetwork]) -> Result<Settings, Error> {
-    let (masquerade, mut non_masquerade) = match (&config.masquerade, config.ip_masq) {
-        (Some(Masquerade::Except { non_masquerade_cidrs }), _) => {
-            (true, non_masquerade_cidrs.clone())
-        }
-        (Some(Masquerade::Switch(switch)), _) => (*switch, defaults()?),
-        (None, Some(switch)) => (switch, defaults()?),
-        (None, None) => (true, defaults()?),
+    let (masquerade, mut non_masquerade) = match config.masquerade()? {
+        Masquerade::Off => (false, Vec::new()),
+        Masquerade::On => (true, defaults()?),
+        Masquerade::Except(networks) => (true, networks),
     };
     non_masquerade.extend(pod_networks);
     Ok(Settings {
@@ -58,7 +55,7 @@ pub(super) fn prepare_node(
     netlink: &Netlink,
     config: &Config,
     pod_networks: &[IpNetwork],
-    bridge: Option<(&str, bool)>,
+    bridge: Option<&str>,
 ) -> Result<Datapath, Error> {
     let (uplinks, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
@@ -72,10 +69,7 @@ pub(super) fn prepare_node(
         );
     }
     let learns_tcp = state::with(|state| {
-        if let Some((bridge, is_new)) = bridge {
-            if is_new {
-                state.remember_bridge(bridge);
-            }
+        if let Some(bridge) = bridge {
             sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
         }
         // The kernel sends redirects if either of `all` and the device says so.

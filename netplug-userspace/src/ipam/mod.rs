@@ -51,6 +51,20 @@ pub enum Error {
         /// Which address.
         address: IpAddr,
     },
+    /// An address that was asked for is in no range, or is the gateway's.
+    #[error("cannot lease {address}: it is outside of {ranges}, or the gateway's")]
+    NotOffered {
+        /// Which address.
+        address: IpAddr,
+        /// All range sets.
+        ranges: String,
+    },
+    /// An address that was asked for is another pod's.
+    #[error("cannot lease {address}: it is in use")]
+    Taken {
+        /// Which address.
+        address: IpAddr,
+    },
     /// The directory cannot be used.
     #[error("cannot {verb} {path}")]
     File {

@@ -111,6 +111,12 @@ impl Range {
             && (number(self.first)..=number(self.last)).contains(&number(address))
     }
 
+    /// Whether a pod can have an address of the range: it is not the gateway's, the network's or the broadcast.
+    fn offers(&self, address: IpAddr) -> bool {
+        let is_broadcast = address.is_ipv4() && address == self.subnet.broadcast();
+        address != self.gateway && address != self.subnet.network() && !is_broadcast
+    }
+
     /// Whether two ranges share an address.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -141,9 +147,19 @@ impl RangeSet {
                 let until = until.map_or_else(|| number(range.last), |until| until - 1);
                 (from..=until).map(move |number| (address(number, range.first), range))
             })
-            .filter(|(address, range)| {
-                *address != range.gateway && *address != range.subnet.network()
-            })
+            .filter(|(address, range)| range.offers(*address))
+    }
+
+    /// Whether its addresses are IPv6; all are of one family.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.ranges.first().is_some_and(|range| range.subnet.is_ipv6())
+    }
+
+    /// The range that `address` may be leased from.
+    #[must_use]
+    pub fn offering(&self, address: IpAddr) -> Option<&Range> {
+        self.ranges.iter().find(|range| range.contains(address) && range.offers(address))
     }
 }
 
@@ -166,6 +182,17 @@ mod tests {
         let all: Vec<_> =
             set(&["10.1.2.0/29"]).candidates(None).map(|(a, _)| a.to_string()).collect();
         assert_eq!(all, ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
+    }
+
+    #[test]
+    fn not_even_where_the_range_names_them() {
+        let subnet: IpNetwork = "10.1.2.0/30".parse().unwrap();
+        let (first, last) = (Some(subnet.network()), Some(subnet.broadcast()));
+        let set = RangeSet { ranges: vec![Range::new(subnet, first, last, None).unwrap()] };
+        let all: Vec<_> = set.candidates(None).map(|(a, _)| a.to_string()).collect();
+        assert_eq!(all, ["10.1.2.2"]);
+        assert!(set.offering(subnet.broadcast()).is_none());
+        assert!(set.offering("10.1.2.2".parse().unwrap()).is_some());
     }
 
     #[test]

@@ -5,11 +5,12 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 
-use super::{Error, Lease, RangeSet};
+use super::{Error, Lease, Range, RangeSet};
 
 /// Where host-local keeps its networks.
 pub const DATA_DIR: &str = "/var/lib/cni/networks";
@@ -45,13 +46,20 @@ impl Store {
         Ok(Locked { folder: &self.folder, _lock: file })
     }
 
-    /// Leases one address of each set; all of them or none.
+    /// Leases one address of each set, a wanted one where there is; all of them or none.
     pub fn lease(
         &self,
         sets: &[RangeSet],
+        wanted: &[IpAddr],
         container: &str,
         ifname: &str,
     ) -> Result<Vec<Lease>, Error> {
+        for address in wanted {
+            if !sets.iter().any(|set| set.offering(*address).is_some()) {
+                let ranges: Vec<_> = sets.iter().map(ToString::to_string).collect();
+                return Err(Error::NotOffered { address: *address, ranges: ranges.join(", ") });
+            }
+        }
         let locked = self.lock()?;
         if let Some(address) = locked.held_by(container, ifname)?.first() {
             return Err(Error::HasOne {
@@ -62,7 +70,7 @@ impl Store {
         }
         let mut leases: Vec<Lease> = Vec::new();
         for (number, set) in sets.iter().enumerate() {
-            match locked.lease(set, number, container, ifname) {
+            match locked.lease(set, wanted, number, container, ifname) {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
                     for lease in leases {
@@ -76,9 +84,10 @@ impl Store {
         Ok(leases)
     }
 
-    /// Gives back whatever a container has for an interface; content if that is nothing.
+    /// Gives back whatever a container has for an interface; content if that is nothing, also where the folder cannot
+    /// be written.
     pub fn release(&self, container: &str, ifname: &str) -> Result<(), Error> {
-        if !self.folder.exists() {
+        if self.held_by(container, ifname)?.is_empty() {
             return Ok(());
         }
         let locked = self.lock()?;
@@ -90,10 +99,7 @@ impl Store {
 
     /// What a container has for an interface.
     pub fn held_by(&self, container: &str, ifname: &str) -> Result<Vec<IpAddr>, Error> {
-        if !self.folder.exists() {
-            return Ok(Vec::new());
-        }
-        self.lock()?.held_by(container, ifname)
+        held_by(&self.folder, container, ifname)
     }
 }
 
@@ -101,28 +107,43 @@ impl Locked<'_> {
     fn lease(
         &self,
         set: &RangeSet,
+        wanted: &[IpAddr],
         number: usize,
         container: &str,
         ifname: &str,
     ) -> Result<Lease, Error> {
         let last_file = self.folder.join(format!("last_reserved_ip.{number}"));
+        let wanted = wanted.iter().find_map(|address| Some((*address, set.offering(*address)?)));
+        let (address, range) = match wanted {
+            Some((address, range)) if self.create(address, container, ifname)? => (address, range),
+            Some((address, _)) => return Err(Error::Taken { address }),
+            None => self.next(set, &last_file, container, ifname)?,
+        };
+        fs::write(&last_file, address.to_string())
+            .map_err(|source| Error::File { verb: "write", path: last_file, source })
+            .and_then(|()| self.sync())
+            .inspect_err(|_| drop(self.remove(address)))?;
+        let address = IpNetwork::new(address, range.subnet.prefix()).map_err(|_| Error::Range {
+            range: range.to_string(),
+            wrong: "has an impossible prefix",
+        })?;
+        Ok(Lease { address, gateway: range.gateway })
+    }
+
+    /// Takes the first free address behind the one that `last_file` names.
+    fn next<'set>(
+        &self,
+        set: &'set RangeSet,
+        last_file: &Path,
+        container: &str,
+        ifname: &str,
+    ) -> Result<(IpAddr, &'set Range), Error> {
         // Missing or unreadable, the search begins at the first address.
-        let last = fs::read_to_string(&last_file).ok().and_then(|text| text.trim().parse().ok());
+        let last = fs::read_to_string(last_file).ok().and_then(|text| text.trim().parse().ok());
         let mut used = 0;
         for (address, range) in set.candidates(last) {
             if self.create(address, container, ifname)? {
-                fs::write(&last_file, address.to_string())
-                    .map_err(|source| Error::File {
-                        verb: "write",
-                        path: last_file.clone(),
-                        source,
-                    })
-                    .and_then(|()| self.sync())
-                    .inspect_err(|_| drop(self.remove(address)))?;
-                let address = IpNetwork::new(address, range.subnet.prefix()).map_err(|_| {
-                    Error::Range { range: range.to_string(), wrong: "has an impossible prefix" }
-                })?;
-                return Ok(Lease { address, gateway: range.gateway });
+                return Ok((address, range));
             }
             used += 1;
         }
@@ -136,7 +157,8 @@ impl Locked<'_> {
             let path = path.clone();
             move |source| Error::File { verb, path, source }
         };
-        let mut file = match File::options().write(true).create_new(true).open(&path) {
+        let mut options = File::options();
+        let mut file = match options.write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(source) => return Err(fail("make")(source)),
@@ -159,26 +181,7 @@ impl Locked<'_> {
     }
 
     fn held_by(&self, container: &str, ifname: &str) -> Result<Vec<IpAddr>, Error> {
-        let fail = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| Error::File { verb: "read", path, source }
-        };
-        let mut held = Vec::new();
-        for entry in fs::read_dir(self.folder).map_err(fail(self.folder))? {
-            let entry = entry.map_err(fail(self.folder))?;
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let content = fs::read_to_string(entry.path()).map_err(fail(&entry.path()))?;
-            let mut lines = content.lines().map(str::trim);
-            let is_containers = lines.next() == Some(container);
-            // host-local before 0.8 wrote no interface.
-            if is_containers && lines.next().is_none_or(|name| name == ifname) {
-                held.push(address);
-            }
-        }
-        Ok(held)
+        held_by(self.folder, container, ifname)
     }
 
     fn remove(&self, address: IpAddr) -> Result<(), Error> {
@@ -192,10 +195,45 @@ impl Locked<'_> {
     }
 }
 
+fn held_by(folder: &Path, container: &str, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+    let mut held = Vec::new();
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let fail = |source| Error::File { verb: "read", path: folder.into(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_missing(&error) => return Ok(held),
+        entries => entries.map_err(fail)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let content = match fs::read_to_string(entry.path()) {
+            // Given back just now.
+            Err(error) if is_missing(&error) => continue,
+            content => content.map_err(|source| Error::File {
+                verb: "read",
+                path: entry.path(),
+                source,
+            })?,
+        };
+        let mut lines = content.lines().map(str::trim);
+        let is_containers = lines.next() == Some(container);
+        // host-local before 0.8 wrote no interface.
+        if is_containers && lines.next().is_none_or(|name| name == ifname) {
+            held.push(address);
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod compatibility;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipam::Range;
+    use proptest::prelude::*;
 
     fn sets(subnet: &str) -> Vec<RangeSet> {
         vec![RangeSet {
@@ -208,12 +246,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path(), "net");
         let sets = sets("10.1.2.0/29");
-        let first = store.lease(&sets, "a", "eth0").unwrap();
+        let first = store.lease(&sets, &[], "a", "eth0").unwrap();
         assert_eq!(first[0].address.to_string(), "10.1.2.2/29");
         assert_eq!(first[0].gateway.to_string(), "10.1.2.1");
         store.release("a", "eth0").unwrap();
         assert_eq!(
-            store.lease(&sets, "b", "eth0").unwrap()[0].address.ip().to_string(),
+            store.lease(&sets, &[], "b", "eth0").unwrap()[0].address.ip().to_string(),
             "10.1.2.3"
         );
         assert_eq!(fs::read(folder.path().join("net/10.1.2.3")).unwrap(), b"b\r\neth0");
@@ -224,12 +262,12 @@ mod tests {
     fn the_same_container_is_not_given_a_second_address() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path(), "net");
-        store.lease(&sets("10.1.2.0/29"), "a", "eth0").unwrap();
+        store.lease(&sets("10.1.2.0/29"), &[], "a", "eth0").unwrap();
         assert!(matches!(
-            store.lease(&sets("10.1.2.0/29"), "a", "eth0"),
+            store.lease(&sets("10.1.2.0/29"), &[], "a", "eth0"),
             Err(Error::HasOne { .. })
         ));
-        assert!(store.lease(&sets("10.1.2.0/29"), "a", "eth1").is_ok());
+        assert!(store.lease(&sets("10.1.2.0/29"), &[], "a", "eth1").is_ok());
     }
 
     #[test]
@@ -237,8 +275,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path(), "net");
         let both = [sets("fd00::/64").remove(0), sets("10.1.2.0/30").remove(0)];
-        store.lease(&both, "a", "eth0").unwrap();
-        let error = store.lease(&both, "b", "eth0").unwrap_err();
+        store.lease(&both, &[], "a", "eth0").unwrap();
+        let error = store.lease(&both, &[], "b", "eth0").unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot lease an address from 10.1.2.0/30 (10.1.2.1-10.1.2.2): all 1 are in use"
@@ -257,7 +295,12 @@ mod tests {
                         (0..20)
                             .map(|n| {
                                 store
-                                    .lease(&sets("10.1.2.0/24"), &format!("{thread}-{n}"), "eth0")
+                                    .lease(
+                                        &sets("10.1.2.0/24"),
+                                        &[],
+                                        &format!("{thread}-{n}"),
+                                        "eth0",
+                                    )
                                     .unwrap()[0]
                             })
                             .map(|lease| lease.address.ip())
@@ -269,5 +312,58 @@ mod tests {
         });
         let unique: std::collections::HashSet<_> = leases.iter().collect();
         assert_eq!(unique.len(), 160);
+    }
+
+    #[test]
+    fn a_wanted_address_is_leased_if_it_is_free_and_offered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        let both = [sets("fd00::/64").remove(0), sets("10.1.2.0/24").remove(0)];
+        let wanted = ["10.1.2.77".parse().unwrap()];
+        let leases = store.lease(&both, &wanted, "a", "eth0").unwrap();
+        let addresses: Vec<_> = leases.iter().map(|lease| lease.address.to_string()).collect();
+        assert_eq!(addresses, ["fd00::2/64", "10.1.2.77/24"]);
+        assert!(matches!(store.lease(&both, &wanted, "b", "eth0"), Err(Error::Taken { .. })));
+        assert!(store.held_by("b", "eth0").unwrap().is_empty());
+        for outside in ["10.1.2.1", "10.1.3.7"] {
+            let refused = store.lease(&both, &[outside.parse().unwrap()], "b", "eth0");
+            assert!(matches!(refused, Err(Error::NotOffered { .. })), "{outside}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #[test]
+        fn no_address_is_leased_twice_and_none_is_lost(steps in prop::collection::vec((0u8..12, any::<bool>()), 1..60)) {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::new(folder.path(), "net");
+            let sets = sets("10.1.2.0/29");
+            let mut held = std::collections::BTreeMap::new();
+            for (container, is_add) in steps {
+                let name = container.to_string();
+                if !is_add {
+                    store.release(&name, "eth0").unwrap();
+                    held.remove(&container);
+                    continue;
+                }
+                match store.lease(&sets, &[], &name, "eth0") {
+                    Ok(leases) => {
+                        let address = leases[0].address.ip();
+                        prop_assert!(!held.values().any(|other| *other == address));
+                        prop_assert_eq!(held.insert(container, address), None);
+                    }
+                    Err(Error::Exhausted { used, .. }) => {
+                        prop_assert_eq!((used, held.len()), (5, 5));
+                    }
+                    Err(Error::HasOne { address, .. }) => {
+                        prop_assert_eq!(held.get(&container), Some(&address));
+                    }
+                    Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                }
+            }
+            for (container, address) in held {
+                prop_assert_eq!(store.held_by(&container.to_string(), "eth0").unwrap(), [address]);
+            }
+        }
     }
 }

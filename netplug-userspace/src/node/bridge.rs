@@ -6,66 +6,96 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 
 use super::link::Link;
 use super::netlink::{exists, refused};
-use super::{Error, Mac, Netlink};
+use super::{Error, Mac, Netlink, sysctl};
 
 /// How a bridge that netplug made is told from others: its alias begins so.
 const ALIAS: &str = "netplug ";
 
-/// Finds the bridge or makes it, and gives it `gateways`. Returns it, and whether it is new.
-pub fn ensure(
-    netlink: &Netlink,
-    name: &str,
-    network: &str,
-    mtu: u32,
-    gateways: &[IpNetwork],
-) -> Result<(Link, bool), Error> {
-    let mut is_new = false;
-    let bridge = match netlink.link(name)? {
-        Some(link) => link,
-        None => {
-            is_new = make(netlink, name, mtu)?;
-            netlink
-                .link(name)?
-                .ok_or_else(|| Error::NoInterface { name: name.into(), place: String::new() })?
-        }
-    };
+/// What a bridge is to be.
+pub struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The network that it is made for.
+    pub network: &'a str,
+    /// MTU in L3 bytes, where it is to be made.
+    pub mtu: u32,
+    /// Its addresses: the pods' gateways.
+    pub gateways: &'a [IpNetwork],
+    /// Whether an address of the same network that it has is replaced, rather than refused.
+    pub force_address: bool,
+}
+
+/// Finds the bridge or makes it, and gives it its gateways.
+pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<Link, Error> {
+    let name = wanted.name;
+    let mac = mac_of(name, wanted.gateways.first());
+    let mut bridge = netlink.link(name)?;
+    let is_missing = bridge.is_none();
+    if is_missing {
+        make(netlink, name, mac, wanted.mtu)?;
+        bridge = netlink.link(name)?;
+    }
+    let bridge =
+        bridge.ok_or_else(|| Error::NoInterface { name: name.into(), place: String::new() })?;
     if !bridge.is_bridge() {
         return Err(Error::NotABridge { name: name.into() });
     }
-    let has = netlink.addresses(bridge.index)?;
-    for wanted in gateways {
-        let same_network = |found: &&IpNetwork| {
-            found.contains(wanted.network()) || wanted.contains(found.network())
-        };
-        match has.iter().find(same_network) {
-            Some(found) if found == wanted => {}
-            Some(found) => {
-                return Err(Error::AddressConflict {
-                    name: name.into(),
-                    found: *found,
-                    wanted: *wanted,
-                });
-            }
-            None => drop(netlink.add_address(&bridge, *wanted)?),
-        }
+    // By its MAC also one is ours whose maker was killed before it could say so.
+    let is_unnamed = bridge.alias.is_none() && bridge.mac == mac;
+    if is_missing || is_unnamed {
+        // Before it is up: what a pod advertises must not become the node's route (CVE-2020-10749).
+        sysctl::of_device(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
-    if is_new || !bridge.is_up {
+    give_addresses(netlink, &bridge, wanted)?;
+    if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
-        if is_new {
-            message = message.alias(format!("{ALIAS}{network}"));
+        if is_unnamed {
+            message = message.alias(format!("{ALIAS}{}", wanted.network));
         }
         netlink.set(message.build(), name)?;
     }
-    Ok((bridge, is_new))
+    Ok(bridge)
 }
 
-/// `false`: another process was first.
-fn make(netlink: &Netlink, name: &str, mtu: u32) -> Result<bool, Error> {
-    let message = LinkBridge::new(name).address(mac_of(name).to_vec()).mtu(mtu).build();
+fn give_addresses(netlink: &Netlink, bridge: &Link, wanted: &Wanted<'_>) -> Result<(), Error> {
+    let has = netlink.addresses(bridge.index)?;
+    let mut missing = Vec::new();
+    for gateway in wanted.gateways.iter().filter(|gateway| !has.contains(gateway)) {
+        let conflict = |found: &&IpNetwork| {
+            found.contains(gateway.network()) || gateway.contains(found.network())
+        };
+        missing.push((*gateway, has.iter().find(conflict).copied()));
+    }
+    // All are looked at before one is changed.
+    for (gateway, found) in &missing {
+        if let Some(found) = found
+            && !wanted.force_address
+        {
+            return Err(Error::AddressConflict {
+                name: wanted.name.into(),
+                found: *found,
+                wanted: *gateway,
+            });
+        }
+    }
+    for (gateway, found) in missing {
+        if let Some(found) = found {
+            netlink.remove_address(bridge, found)?;
+        }
+        if gateway.is_ipv6() {
+            sysctl::of_device(&format!("net/ipv6/conf/{}/disable_ipv6", wanted.name), "0")?;
+        }
+        netlink.add_address(bridge, gateway)?;
+    }
+    Ok(())
+}
+
+/// Content where another process was first.
+fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+    let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).build();
     match netlink.run(netlink.handle().link().add(message).execute()) {
-        Ok(()) => Ok(true),
-        Err(error) if exists(&error) => Ok(false),
-        Err(error) => Err(refused("make the bridge", name)(error)),
+        Err(error) if !exists(&error) => Err(refused("make the bridge", name)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -80,9 +110,24 @@ pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
     netlink.remove(&bridge).map(|()| true)
 }
 
-/// A locally administered MAC that is the same each time for a name (IEEE 802 §8.2).
-#[must_use]
-pub fn mac_of(name: &str) -> Mac {
-    let [_, _, _, b, c, d, e, f] = crate::datapath::Owner::of(name, "", "").0.to_be_bytes();
+/// A locally administered MAC (IEEE 802 §8.2) that is the same each time for a name and a gateway, and another on the
+/// next node, whose pods have another network.
+fn mac_of(name: &str, gateway: Option<&IpNetwork>) -> Mac {
+    let gateway = gateway.map(ToString::to_string).unwrap_or_default();
+    let [_, _, _, b, c, d, e, f] = crate::datapath::Owner::of(name, &gateway, "").0.to_be_bytes();
     [0x02, b, c, d, e, f]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridges_mac_is_local_unicast_lasts_and_differs_between_nodes() {
+        let gateways = ["10.1.1.1/24", "10.1.2.1/24"].map(|cidr| cidr.parse().unwrap());
+        let [one, other] = gateways.map(|gateway| mac_of("cbr0", Some(&gateway)));
+        assert_eq!(one, mac_of("cbr0", Some(&gateways[0])));
+        assert_ne!(one, other);
+        assert_eq!(one[0] & 0b11, 0b10);
+    }
 }

@@ -40,6 +40,12 @@ impl Link {
         self.kind == Some(InfoKind::Bridge)
     }
 
+    /// Whether it is one end of a veth.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind == Some(InfoKind::Veth)
+    }
+
     pub(super) fn read(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {

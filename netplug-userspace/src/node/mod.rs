@@ -31,7 +31,7 @@ pub enum Error {
         /// On what.
         object: String,
         /// What the kernel said.
-        source: Box<rtnetlink::Error>,
+        source: netlink::Refusal,
     },
     /// A system call failed.
     #[error("cannot {verb} {object}")]

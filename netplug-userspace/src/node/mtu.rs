@@ -3,8 +3,8 @@
 
 use super::link::Link;
 
-/// The least MTU that is believed (RFC 791).
-const LEAST: u32 = 576;
+/// The least MTU that is believed: what every IPv4 host takes (RFC 791 §3.1).
+pub const LEAST: u32 = 576;
 /// What is taken where none is found (kubenet's `fallbackMTU`).
 const FALLBACK: u32 = 1460;
 
@@ -15,9 +15,9 @@ pub fn of_pods(links: &[Link], overhead: u32) -> u32 {
         let is_ours = link.alias.as_deref().is_some_and(|alias| alias.starts_with("netplug "));
         link.is_up && !link.is_loopback && link.is_ethernet && link.master.is_none() && !is_ours
     };
-    let smallest = links.iter().filter(is_counted).map(|link| link.mtu).min().unwrap_or(0);
-    let mtu = smallest.saturating_sub(overhead);
-    if mtu < LEAST { FALLBACK } else { mtu }
+    let smallest = links.iter().filter(is_counted).map(|link| link.mtu).min();
+    let mtu = smallest.filter(|mtu| *mtu >= LEAST).unwrap_or(FALLBACK);
+    mtu.saturating_sub(overhead)
 }
 
 #[cfg(test)]
@@ -54,5 +54,6 @@ mod tests {
     fn an_mtu_that_ip_cannot_work_with_is_not_believed() {
         assert_eq!(of_pods(&[link(575)], 0), 1460);
         assert_eq!(of_pods(&[], 0), 1460);
+        assert_eq!(of_pods(&[], 60), 1400);
     }
 }

@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 
 use super::link::Link;
-use super::netlink::refused;
+use super::netlink::{is_gone, is_unsupported, refused};
 use super::{Error, Mac, Netlink};
 
 /// Tells the bridge that `mac` is behind the port `host_end`, for good. It goes with the port.
@@ -34,35 +38,92 @@ pub fn add(netlink: &Netlink, link: &Link, address: IpAddr, mac: Mac) -> Result<
         .map_err(refused("add a neighbour to", format!("{}: {address}", link.name)))
 }
 
-/// Forgets the neighbour that has `mac` behind an interface, for each of `addresses`; content where there is none.
+/// Takes back what `add_to_bridge` did; content where the port or the entry is gone.
+pub fn remove_from_bridge(netlink: &Netlink, host_end: u32, mac: Mac) -> Result<(), Error> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = host_end;
+    message.header.flags = NeighbourFlags::Controller;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    delete(netlink, message, || format!("the FDB entry of interface {host_end}"))
+}
+
+/// Forgets the neighbours `addresses` of an interface; content where there are none.
 pub fn remove(netlink: &Netlink, index: u32, addresses: &[IpAddr]) -> Result<(), Error> {
-    use futures_util::TryStreamExt;
-    use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
-    let known: Vec<_> = netlink
-        .run(netlink.handle().neighbours().get().execute().try_collect())
-        .map_err(refused("list", "neighbours"))?;
-    for message in known {
-        let is_of = message.header.ifindex == index
-            && message.header.state == NeighbourState::Permanent
-            && message.attributes.iter().any(|attribute| match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                    addresses.contains(&IpAddr::from(*address))
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                    addresses.contains(&IpAddr::from(*address))
-                }
-                _ => false,
-            });
-        if is_of {
-            match netlink.run(netlink.handle().neighbours().del(message).execute()) {
-                Err(error) if !super::netlink::is_gone(&error) => {
-                    return Err(refused("remove a neighbour of", format!("interface {index}"))(
-                        error,
-                    ));
-                }
-                _ => {}
+    for address in addresses {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = index;
+        let destination = match address {
+            IpAddr::V4(address) => {
+                message.header.family = AddressFamily::Inet;
+                NeighbourAddress::Inet(*address)
             }
-        }
+            IpAddr::V6(address) => {
+                message.header.family = AddressFamily::Inet6;
+                NeighbourAddress::Inet6(*address)
+            }
+        };
+        message.attributes.push(NeighbourAttribute::Destination(destination));
+        delete(netlink, message, || format!("the neighbour {address} of interface {index}"))?;
     }
     Ok(())
+}
+
+fn delete(
+    netlink: &Netlink,
+    message: NeighbourMessage,
+    object: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    match netlink.run(netlink.handle().neighbours().del(message).execute()) {
+        // An interface that is no port has no FDB.
+        Err(error) if !is_gone(&error) && !is_unsupported(&error) => {
+            Err(refused("remove", object())(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The permanent neighbours, by interface, address and MAC.
+pub fn permanent(netlink: &Netlink) -> Result<Vec<(u32, IpAddr, Mac)>, Error> {
+    let known = dump(netlink, netlink.handle().neighbours().get())?;
+    let of = |message: NeighbourMessage| {
+        let address = message.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            _ => None,
+        })?;
+        let is_permanent = message.header.state == NeighbourState::Permanent;
+        is_permanent.then_some((message.header.ifindex, address, mac(&message)?))
+    };
+    Ok(known.into_iter().filter_map(of).collect())
+}
+
+/// The static FDB entries, by port and MAC.
+pub fn on_bridges(netlink: &Netlink) -> Result<Vec<(u32, Mac)>, Error> {
+    let mut request = netlink.handle().neighbours().get();
+    request.message_mut().header.family = AddressFamily::Bridge;
+    let known = dump(netlink, request)?;
+    let of = |message: NeighbourMessage| {
+        let is_static = message.header.state == NeighbourState::Noarp;
+        is_static.then_some((message.header.ifindex, mac(&message)?))
+    };
+    Ok(known.into_iter().filter_map(of).collect())
+}
+
+fn dump(
+    netlink: &Netlink,
+    request: rtnetlink::NeighbourGetRequest,
+) -> Result<Vec<NeighbourMessage>, Error> {
+    netlink.run(request.execute().try_collect()).map_err(refused("list", "neighbours"))
+}
+
+fn mac(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+        _ => None,
+    })
 }

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Error as RtError, Handle, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 
@@ -22,18 +24,66 @@ pub struct Netlink {
     handle: Handle,
 }
 
-/// Linux's EEXIST and ENODEV, as netlink answers have them.
+/// Linux's errnos, as netlink answers have them.
 const EEXIST: i32 = -17;
 const ENODEV: i32 = -19;
 const ESRCH: i32 = -3;
 const ENOENT: i32 = -2;
+const EOPNOTSUPP: i32 = -95;
+const EADDRNOTAVAIL: i32 = -99;
 
 pub(super) fn refused(
     verb: &'static str,
     object: impl Into<String>,
 ) -> impl FnOnce(RtError) -> Error {
     let object = object.into();
-    move |source| Error::Netlink { verb, object, source: Box::new(source) }
+    move |error| Error::Netlink { verb, object, source: Refusal::from(error) }
+}
+
+/// What the kernel answered to a request that it refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// An errno, and the kernel's own words where it had any.
+    #[error("{errno}{text}")]
+    Kernel {
+        /// The errno.
+        errno: io::Error,
+        /// The extended acknowledgement, behind a colon; empty where there was none.
+        text: String,
+    },
+    /// No answer that could be read.
+    #[error("no proper answer by netlink")]
+    Netlink(#[source] Box<RtError>),
+}
+
+impl From<RtError> for Refusal {
+    fn from(error: RtError) -> Self {
+        match error {
+            RtError::NetlinkError(message) => Self::Kernel {
+                text: extended_text(&message.header).map_or_else(String::new, |t| format!(": {t}")),
+                errno: message.to_io(),
+            },
+            other => Self::Netlink(Box::new(other)),
+        }
+    }
+}
+
+/// The text of an extended acknowledgement (Documentation/userspace-api/netlink/intro.rst): the socket asks for capped
+/// answers, so the attributes follow the 16 bytes of the request's header.
+fn extended_text(answer: &[u8]) -> Option<String> {
+    const HEADER: usize = 16;
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let mut rest = answer.get(HEADER..)?;
+    loop {
+        let [a, b, c, d] = *rest.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([c, d]) == NLMSGERR_ATTR_MSG {
+            let text = value.strip_suffix(&[0]).unwrap_or(value);
+            return Some(String::from_utf8_lossy(text).into_owned());
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
 }
 
 fn code(error: &RtError) -> Option<i32> {
@@ -50,7 +100,12 @@ pub(super) fn exists(error: &RtError) -> bool {
 
 /// Whether the kernel says that it is not there.
 pub(super) fn is_gone(error: &RtError) -> bool {
-    matches!(code(error), Some(ENODEV | ESRCH | ENOENT))
+    matches!(code(error), Some(ENODEV | ESRCH | ENOENT | EADDRNOTAVAIL))
+}
+
+/// Whether the kernel says that this thing cannot have such a thing.
+pub(super) fn is_unsupported(error: &RtError) -> bool {
+    code(error) == Some(EOPNOTSUPP)
 }
 
 impl Netlink {
@@ -62,7 +117,11 @@ impl Netlink {
             tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
         let handle = {
             let _context = runtime.enter();
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(fail)?;
+            // Strict: the kernel heeds the filters of dumps (since Linux 4.20).
+            let (mut connection, handle, _) =
+                rtnetlink::new_connection_with_strict_check().map_err(fail)?;
+            let socket = connection.socket_mut().socket_mut();
+            socket.set_ext_ack(true).and_then(|()| socket.set_cap_ack(true)).map_err(fail)?;
             runtime.spawn(connection);
             handle
         };
@@ -82,10 +141,11 @@ impl Netlink {
 
     /// Every link.
     pub fn links(&self) -> Result<Vec<Link>, Error> {
-        self.run(
-            self.handle.link().get().execute().map_ok(|message| Link::read(&message)).try_collect(),
-        )
-        .map_err(refused("list", "interfaces"))
+        let mut request = self.handle.link().get();
+        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+        request.message_mut().attributes.push(mask);
+        self.run(request.execute().map_ok(|message| Link::read(&message)).try_collect())
+            .map_err(refused("list", "interfaces"))
     }
 
     /// The link of a name.
@@ -162,6 +222,22 @@ impl Netlink {
         }
     }
 
+    /// Takes an address from an interface; content if it has it not.
+    pub fn remove_address(&self, link: &Link, network: IpNetwork) -> Result<(), Error> {
+        let mut message = AddressMessage::default();
+        message.header.index = link.index;
+        message.header.prefix_len = network.prefix();
+        message.header.family =
+            if network.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.attributes.push(AddressAttribute::Local(network.ip()));
+        match self.run(self.handle.address().del(message).execute()) {
+            Err(error) if !is_gone(&error) => {
+                Err(refused("take an address from", format!("{}: {network}", link.name))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a route by an interface; `gateway` none: the destination is on the link.
     pub fn add_route(
         &self,
@@ -181,13 +257,41 @@ impl Netlink {
         }
     }
 
-    /// Every route of both families in the main table.
+    /// Where the routes by an interface lead.
+    pub fn destinations(&self, index: u32) -> Result<Vec<IpNetwork>, Error> {
+        let mut found = Vec::new();
+        for route in self.routes()? {
+            let mut to = match route.header.address_family {
+                AddressFamily::Inet => IpAddr::from([0; 4]),
+                _ => IpAddr::from([0; 16]),
+            };
+            let mut is_by = false;
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                        to = (*address).into();
+                    }
+                    RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                        to = (*address).into();
+                    }
+                    RouteAttribute::Oif(oif) => is_by = *oif == index,
+                    _ => {}
+                }
+            }
+            if is_by {
+                found.extend(IpNetwork::new(to, route.header.destination_prefix_length));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every route of both families, in any table.
     pub fn routes(&self) -> Result<Vec<RouteMessage>, Error> {
         let mut routes: Vec<RouteMessage> = Vec::new();
-        for message in [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ] {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            // All else in the header would be a filter.
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
             let found: Vec<_> = self
                 .run(self.handle.route().get(message).execute().try_collect())
                 .map_err(refused("list", "routes"))?;
@@ -207,4 +311,21 @@ fn route(index: u32, to: IpNetwork, gateway: Option<IpAddr>) -> Result<RouteMess
         None => builder.scope(rtnetlink::packet_route::route::RouteScope::Link),
     };
     Ok(builder.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let mut answer = vec![0; 16];
+        // NLMSGERR_ATTR_OFFS, then NLMSGERR_ATTR_MSG.
+        answer.extend([8, 0, 2, 0, 0, 0, 0, 0]);
+        answer.extend([9, 0, 1, 0]);
+        answer.extend(b"busy\0");
+        assert_eq!(extended_text(&answer).as_deref(), Some("busy"));
+        assert_eq!(extended_text(&answer[..16]), None);
+        assert_eq!(extended_text(&[0; 24]), None);
+    }
 }

@@ -1,4 +1,5 @@
-//! What netplug changed on the node and will put back: earlier values of sysctls, and bridges that it made.
+//! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias.
+//! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,21 +17,16 @@ const FOLDER: &str = "/run/netplug";
 pub struct State {
     /// Sysctls by their path below /proc/sys, with what they were before.
     sysctls: BTreeMap<String, String>,
-    /// Bridges that netplug made.
-    bridges: Vec<String>,
 }
 
 impl State {
     /// Keeps what a sysctl was, if that is not kept yet.
-    pub fn remember(&mut self, name: &str, value: &str) {
-        self.sysctls.entry(name.into()).or_insert_with(|| value.into());
-    }
-
-    /// Keeps that netplug made a bridge.
-    pub fn remember_bridge(&mut self, name: &str) {
-        if !self.bridges.iter().any(|known| known == name) {
-            self.bridges.push(name.into());
+    pub fn remember(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        if !self.sysctls.contains_key(name) {
+            self.sysctls.insert(name.into(), value.into());
+            save(self)?;
         }
+        Ok(())
     }
 }
 
@@ -38,17 +34,10 @@ fn path() -> PathBuf {
     Path::new(FOLDER).join("node.json")
 }
 
-/// Lets `change` change the state and the node, under a lock, and writes what is new before it returns, also when
-/// `change` failed half way: what was changed is not forgotten.
+/// Lets `change` change the state and the node, under a lock.
 pub fn with<T, E: From<Error>>(change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
     let _lock = lock()?;
-    let before = read()?;
-    let mut state = before.clone();
-    let result = change(&mut state);
-    if state != before {
-        save(&state)?;
-    }
-    result
+    change(&mut read()?)
 }
 
 /// Puts everything back: sysctls as they were, bridges of ours gone where they have no ports. Returns what was done.
@@ -65,12 +54,10 @@ pub fn restore() -> Result<Vec<String>, Error> {
             _ => {}
         }
     }
-    if !state.bridges.is_empty() {
-        let netlink = Netlink::open()?;
-        for name in &state.bridges {
-            if bridge::remove(&netlink, name)? {
-                done.push(format!("the bridge {name} is gone"));
-            }
+    let netlink = Netlink::open()?;
+    for link in netlink.links()?.iter().filter(|link| link.is_bridge()) {
+        if bridge::remove(&netlink, &link.name)? {
+            done.push(format!("the bridge {} is gone", link.name));
         }
     }
     match fs::remove_file(path()) {

@@ -39,9 +39,18 @@ pub fn ensure(state: &mut State, name: &str, value: &str) -> Result<bool, Error>
         None => Ok(false),
         Some(found) if found == value => Ok(true),
         Some(found) => {
-            state.remember(name, &found);
+            state.remember(name, &found)?;
             write(name, value)?;
             Ok(true)
         }
+    }
+}
+
+/// Makes a sysctl of a device of ours `value`, without remembering: it goes with the device. Content where the kernel
+/// has none of that name.
+pub fn of_device(name: &str, value: &str) -> Result<(), Error> {
+    match get(name)? {
+        Some(found) if found != value => write(name, value),
+        _ => Ok(()),
     }
 }

@@ -11,26 +11,34 @@ pub fn find(
     netlink: &Netlink,
     named: Option<&[String]>,
 ) -> Result<(Vec<Uplink>, Vec<String>), Error> {
-    let links = netlink.links()?;
-    let indexes: Vec<u32> = match named {
-        Some(names) => names
-            .iter()
-            .map(|name| match links.iter().find(|link| link.name == *name) {
-                Some(link) => Ok(link.index),
-                None => Err(Error::NoInterface { name: name.clone(), place: String::new() }),
-            })
-            .collect::<Result<_, _>>()?,
-        None => default_devices(netlink)?,
-    };
+    let mut links = Vec::new();
+    match named {
+        Some(names) => {
+            for name in names {
+                let found = netlink.link(name)?;
+                links.push(found.ok_or_else(|| Error::NoInterface {
+                    name: name.clone(),
+                    place: String::new(),
+                })?);
+            }
+        }
+        None => {
+            for index in default_devices(netlink)? {
+                links.extend(netlink.link_of_index(index)?);
+            }
+        }
+    }
+    links.sort_by_key(|link| link.index);
+    links.dedup();
     let (mut uplinks, mut left_out) = (Vec::new(), Vec::new());
-    for link in links.iter().filter(|link| indexes.contains(&link.index)) {
+    for link in links {
         if !link.is_ethernet {
-            left_out.push(link.name.clone());
+            left_out.push(link.name);
             continue;
         }
         let addresses =
             netlink.addresses(link.index)?.iter().map(ipnetwork::IpNetwork::ip).collect();
-        uplinks.push(Uplink { ifindex: link.index, name: link.name.clone(), addresses });
+        uplinks.push(Uplink { ifindex: link.index, name: link.name, addresses });
     }
     Ok((uplinks, left_out))
 }
@@ -53,5 +61,8 @@ fn default_devices(netlink: &Netlink) -> Result<Vec<u32>, Error> {
             }
         }
     }
+    // Both families mostly leave by the same one.
+    devices.sort_unstable();
+    devices.dedup();
     Ok(devices)
 }
