@@ -4,9 +4,11 @@
 //! understands, and the only one that counts drops.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(missing_docs, reason = "`classifier` repeats each program as a function without its doc")]
 
 mod apart;
+mod atomic;
 mod hook;
 mod log;
 mod mapping;

@@ -1,5 +1,8 @@
 //! The shipped programs with maps of a test's own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
@@ -13,6 +16,7 @@ use netplug_common::maps::config::{Config, LEARN_TCP, MASQUERADE};
 use netplug_common::maps::counters::Count;
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::flow::Flow;
+use netplug_common::maps::nat::Mapping;
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 use netplug_common::maps::uplink::UplinkEntry;
 use netplug_common::tuple::{Port, Tuple};
@@ -39,11 +43,13 @@ pub struct Datapath {
 /// A family with the names of its maps.
 pub trait Family: IpVersion {
     const FLOWS: &'static str;
+    const NAT_IN: &'static str;
     fn address(actor: Actor) -> Self::Address;
 }
 
 impl Family for V4 {
     const FLOWS: &'static str = "FLOWS4";
+    const NAT_IN: &'static str = "NAT_IN4";
     fn address(actor: Actor) -> Self::Address {
         actor.v4.into()
     }
@@ -51,6 +57,7 @@ impl Family for V4 {
 
 impl Family for V6 {
     const FLOWS: &'static str = "FLOWS6";
+    const NAT_IN: &'static str = "NAT_IN6";
     fn address(actor: Actor) -> Self::Address {
         actor.v6.into()
     }
@@ -180,27 +187,40 @@ impl Datapath {
         map.get(&(counter as u32), 0).unwrap().iter().map(|share| share.packets).sum()
     }
 
+    /// Lets every mapping's end come to pass.
+    pub fn expire_mappings<V: Family>(&mut self) {
+        let mut halves = self.hash::<Tuple<V>, Mapping<V>>(V::NAT_IN);
+        let answers: Vec<_> = halves.keys().map(Result::unwrap).collect();
+        for answers in answers {
+            let mut half = halves.get(&answers, 0).unwrap();
+            // Half a span before any jiffies that a test run may see: they start five minutes before they wrap.
+            half.expires_at = half.expires_at.wrapping_sub(1 << 30);
+            halves.insert(answers, half, 0).unwrap();
+        }
+    }
+
+    /// Runs `program` on one packet on each of two CPUs, at once; what comes out of each.
+    pub fn race(&mut self, program: &str, packets: [&Packet; 2]) -> [(i32, Vec<u8>); 2] {
+        let program: &SchedClassifier = self.object.program(program).unwrap().try_into().unwrap();
+        let ready = AtomicUsize::new(0);
+        let run = |packet: &Packet| {
+            let bytes = packet.bytes();
+            ready.fetch_add(1, Ordering::SeqCst);
+            while ready.load(Ordering::SeqCst) < 2 {
+                std::hint::spin_loop();
+            }
+            test_run(program, HERE, &bytes)
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| run(packets[1]));
+            [run(packets[0]), other.join().unwrap()]
+        })
+    }
+
     /// Runs a program on a packet that was received by `received_by`; the verdict, and the packet that comes out.
     pub fn run(&mut self, program: &str, received_by: u32, packet: &Packet) -> (i32, Vec<u8>) {
-        let program: &mut SchedClassifier =
-            self.object.program_mut(program).unwrap().try_into().unwrap();
-        let bytes = packet.bytes();
-        let mut out = vec![0; 4096];
-        let mut context = [0u8; 192];
-        // `struct __sk_buff` (include/uapi/linux/bpf.h): ingress_ifindex, ifindex.
-        context[36..40].copy_from_slice(&received_by.to_ne_bytes());
-        context[40..44].copy_from_slice(&HERE.to_ne_bytes());
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(&bytes),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                repeat: 1,
-                ..TestRunOptions::default()
-            })
-            .unwrap();
-        out.truncate(result.data_size_out as usize);
-        (result.return_value.cast_signed(), out)
+        let program: &SchedClassifier = self.object.program(program).unwrap().try_into().unwrap();
+        test_run(program, received_by, &packet.bytes())
     }
 
     /// A pod's packet: the verdict and the whole packet are as stated.
@@ -219,4 +239,23 @@ impl Datapath {
         assert_eq!(got, SHOT, "{packet}");
         assert_eq!(self.counted(reason), before + 1, "{packet}");
     }
+}
+
+fn test_run(program: &SchedClassifier, received_by: u32, bytes: &[u8]) -> (i32, Vec<u8>) {
+    let mut out = vec![0; 4096];
+    let mut context = [0u8; 192];
+    // `struct __sk_buff` (include/uapi/linux/bpf.h): ingress_ifindex, ifindex.
+    context[36..40].copy_from_slice(&received_by.to_ne_bytes());
+    context[40..44].copy_from_slice(&HERE.to_ne_bytes());
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(bytes),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat: 1,
+            ..TestRunOptions::default()
+        })
+        .unwrap();
+    out.truncate(result.data_size_out as usize);
+    (result.return_value.cast_signed(), out)
 }

@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE};
+use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE, WEB};
 use netplug_tests::packet::{
     Packet, assert_same, echo, echo_reply, eth, ip, ipv4, payload, tcp, udp,
 };
@@ -84,6 +84,43 @@ fn without_a_free_port_a_flow_is_dropped_and_counted(#[values(V4, V6)] family: F
     );
     assert_eq!(datapath.run("to_uplink", HERE, &out(family, CLIENT, 40001, 17)).0, SHOT);
     assert_eq!(datapath.counted(Counter::PortsExhausted), 1);
+}
+
+#[test]
+fn a_port_is_free_again_when_its_mapping_has_ended() {
+    let mut datapath = with_one_port();
+    for port in [40000, 40001] {
+        let (leaves, left) = (out(V4, CLIENT, port, 17), out(V4, NODE_1, 2000, 17));
+        becomes(&mut datapath, "to_uplink", &leaves, &left);
+        becomes(
+            &mut datapath,
+            "from_uplink",
+            &back(V4, NODE_1, 2000, 17),
+            &back(V4, CLIENT, port, 17),
+        );
+        datapath.expire_mappings::<netplug_common::ip::V4>();
+    }
+}
+
+/// Answers find one of two pods only, and that one must be the one whose packet left.
+#[test]
+fn of_two_flows_that_want_an_ended_mappings_port_at_once_one_has_it() {
+    let mut datapath = with_one_port();
+    let mut held = out(V4, WEB, 50000, 17);
+    let wanting = [out(V4, CLIENT, 40000, 17), out(V4, CLIENT, 40001, 17)];
+    for round in 0..3000 {
+        let (verdict, _) = datapath.run("to_uplink", HERE, &held);
+        assert_eq!(verdict, NEXT, "round {round}");
+        datapath.expire_mappings::<netplug_common::ip::V4>();
+        let verdicts =
+            datapath.race("to_uplink", [&wanting[0], &wanting[1]]).map(|(verdict, _)| verdict);
+        assert!(
+            verdicts == [NEXT, SHOT] || verdicts == [SHOT, NEXT],
+            "round {round}: {verdicts:?}"
+        );
+        datapath.expire_mappings::<netplug_common::ip::V4>();
+        held = out(V4, WEB, 50001 + round % 2, 17);
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::toolchain::{self, LINKER_VERSION};
 
 /// Debian's packages to build with, each with a file that shows it to be there.
 const BUILD: &[(&str, &str)] = &[
-    ("build-essential", "/usr/bin/cc"),
+    ("gcc", "/usr/bin/cc"),
+    ("libc6-dev", "/usr/include/stdio.h"),
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
     ("llvm-22", "/usr/lib/llvm-22/bin/llvm-strip"),

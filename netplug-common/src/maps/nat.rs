@@ -19,20 +19,21 @@ pub const TRANSLATED: u8 = 1;
 /// Kind: the packet belongs to a connection that came in from outside, and goes as it is.
 pub const IDENTITY: u8 = 2;
 
-/// Half a mapping.
+/// Half a mapping. Its first eight bytes are compared and exchanged as one, so that an expired half's port gets one new
+/// holder.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapping<V: IpVersion> {
-    /// In NAT_OUT the source that the packet gets, in NAT_IN the destination.
-    pub address: V::Address,
     /// From when on another flow may take the port, unless a packet has been seen by then.
     pub expires_at: u32,
     /// The port that goes with `address`.
     pub port: Port,
-    /// [`TRANSLATED`] or [`IDENTITY`].
+    /// [`TRANSLATED`] or [`IDENTITY`]; 0 while it changes hands.
     pub kind: u8,
     /// One of `decide::mapping_life::Stage`.
     pub stage: u8,
+    /// In NAT_OUT the source that the packet gets, in NAT_IN the destination.
+    pub address: V::Address,
 }
 plain_old_data!(Mapping<V> { 12, 24 });
 

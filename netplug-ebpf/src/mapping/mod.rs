@@ -12,12 +12,13 @@ pub use search::{find, has_socket};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::mapping_life::{Stage, next, seconds};
+use netplug_common::decide::mapping_life::{Stage, has_expired, next, seconds};
 use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
+use crate::atomic;
 use crate::packet::{Header, Packet};
 use crate::report;
 use crate::skb::Skb;
@@ -59,6 +60,51 @@ fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock)
             next(Some(Stage::of((*mapping).stage)), packet.tuple.protocol, packet.tcp_flags);
         (*mapping).stage = stage as u8;
         (*mapping).expires_at = clock.after(seconds(packet.tuple.protocol, stage));
+    }
+}
+
+/// Has the port of an expired half for its finder; `false` if another was first, or its holder came back.
+#[inline(always)]
+fn take<V: Header>(half: *mut Mapping<V>, clock: &Clock) -> bool {
+    let head = Head::of(half);
+    has_expired(head.expires_at(), clock.low()) && head.becomes(half, clock, 0)
+}
+
+/// Keeps the port of a half for its holder, as long as nobody has taken it.
+#[inline(always)]
+fn keep<V: Header>(half: *mut Mapping<V>, clock: &Clock) -> bool {
+    let head = Head::of(half);
+    head.kind() == TRANSLATED
+        && (!has_expired(head.expires_at(), clock.low()) || head.becomes(half, clock, TRANSLATED))
+}
+
+/// A half's `expires_at`, `port`, `kind` and `stage`, read at once (the target is little endian).
+struct Head(u64);
+
+impl Head {
+    #[inline(always)]
+    fn of<V: Header>(half: *const Mapping<V>) -> Self {
+        // SAFETY: the verifier knows the pointer to be a value's, and the kernel aligns values to 8 bytes.
+        Self(unsafe { core::ptr::read_volatile(half.cast()) })
+    }
+
+    #[inline(always)]
+    fn expires_at(&self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn kind(&self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
+    /// Lets the half live for a second as `kind`, if its head is still this one.
+    #[inline(always)]
+    fn becomes<V: Header>(&self, half: *mut Mapping<V>, clock: &Clock, kind: u8) -> bool {
+        let kept = self.0 & 0xff00_ffff_0000_0000;
+        let next = kept | u64::from(kind) << 48 | u64::from(clock.after(1));
+        // SAFETY: as in `of`.
+        unsafe { atomic::exchange(half.cast(), self.0, next) }
     }
 }
 
@@ -123,10 +169,11 @@ fn holds<V: Header>(packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>) -> 
         Some(other) => {
             // SAFETY: the verifier knows the pointer to be a value's.
             let is_ours = unsafe { is_half_of(&*other, &packet.tuple) };
-            if is_ours {
+            if is_ours && keep(other, clock) {
                 touch(other, packet, clock);
+                return true;
             }
-            is_ours
+            false
         }
         None => {
             let other =

@@ -7,7 +7,7 @@
 use core::ffi::c_void;
 use core::ptr::from_mut;
 
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::decide::opening::is_first;
@@ -17,7 +17,7 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::TRANSLATED;
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
-use crate::mapping::{Clock, half, is_half_of};
+use crate::mapping::{Clock, half, is_half_of, keep, take};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
 use crate::{maps, report};
@@ -108,9 +108,9 @@ extern "C" fn adopt<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     let search = unsafe { &mut *search };
     let tuple = &search.packet.tuple;
     let Some((port, answers)) = search.candidate(index) else { return STOP };
-    let is_ours = match V::nat_in().get_ptr(&answers) {
+    let is_ours = match V::nat_in().get_ptr_mut(&answers) {
         // SAFETY: the verifier knows the pointer to be a value's.
-        Some(half) => unsafe { is_half_of(&*half, tuple) },
+        Some(half) => unsafe { is_half_of(&*half, tuple) && keep(half, search.clock) },
         None => {
             cached(&answers, tuple, search.clock.now) == Some(true) && {
                 let half =
@@ -132,14 +132,15 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     let search = unsafe { &mut *search };
     let tuple = &search.packet.tuple;
     let Some((port, answers)) = search.candidate(index) else { return STOP };
-    if let Some(half) = V::nat_in().get_ptr(&answers) {
-        // SAFETY: the verifier knows the pointer to be a value's.
-        let (is_ours, expires_at) = unsafe { (is_half_of(&*half, tuple), (*half).expires_at) };
-        if is_ours {
+    let held = V::nat_in().get_ptr_mut(&answers);
+    // SAFETY: the verifier knows the pointer to be a value's.
+    if let Some(half) = held.map(|half| unsafe { &*half }) {
+        let is_live = !has_expired(half.expires_at, search.clock.low());
+        if is_live && is_half_of(half, tuple) {
             search.found = u32::from(port.get());
             return STOP;
         }
-        if !has_expired(expires_at, search.clock.low()) {
+        if is_live {
             return GO_ON;
         }
     }
@@ -147,10 +148,13 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     {
         return GO_ON;
     }
-    // What expired makes room. If another CPU claims it in between, the insert below tells.
-    let _ = V::nat_in().remove(&answers);
+    let claim = match held {
+        None => BPF_NOEXIST,
+        Some(half) if take(half, search.clock) => BPF_ANY,
+        Some(_) => return GO_ON,
+    };
     let half = half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
-    if V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_err() {
+    if V::nat_in().insert(&answers, &half, u64::from(claim)).is_err() {
         return GO_ON;
     }
     search.found = u32::from(port.get());
