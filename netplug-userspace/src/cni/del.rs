@@ -2,7 +2,7 @@
 //!
 //! 1 void its flows, forget the endpoint and detach  2 forget its neighbours and, chained, its FDB entry
 //! 3 remove the veth, if netplug made it
-//! 4 give the addresses back, now that nobody answers on them
+//! 4 give the addresses back, if nobody answers on them any more
 //!
 //! Needs neither `prevResult` nor the namespace, is content with what is gone already, and goes through all steps
 //! whatever fails: each failure is reported.
@@ -34,7 +34,9 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
         step(Err(error));
         Vec::new()
     });
-    step(forget(owner));
+    let forgotten = forget(owner);
+    let mut is_gone = forgotten.is_ok();
+    step(forgotten);
     for endpoint in &endpoints {
         step(forget_neighbours(endpoint, is_chained));
     }
@@ -44,8 +46,12 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
             let bridge = text("/bridge").unwrap_or(config::BRIDGE);
             step(forget_leased(&leases, request, bridge));
         }
-        step(remove_veth(&Names::of(request).host_end));
-        step(leases.release(&request.container, &request.ifname).map_err(Error::from));
+        let removed = remove_veth(&Names::of(request).host_end);
+        is_gone &= removed.is_ok();
+        step(removed);
+        if is_gone {
+            step(leases.release(&request.container, &request.ifname).map_err(Error::from));
+        }
     }
     if failures.is_empty() { Ok(()) } else { Err(Error::Several(failures)) }
 }
