@@ -1,12 +1,14 @@
 //! ADD, CHECK, DEL, VERSION and unload.
 
+use std::process::Command;
+
 use netplug_tests::cast::Family::{V4, V6};
 use netplug_tests::cast::{GATEWAY, pod_cidr};
 use netplug_tests::counters::{endpoints, flows};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
-use netplug_tests::runtime::addresses;
+use netplug_tests::runtime::{Verb, addresses, config};
 use netplug_tests::traffic::Protocol::Tcp;
 
 use crate::scene::{PORT, Scene};
@@ -95,6 +97,25 @@ fn deleting_needs_neither_namespace_nor_result() {
     node.runtime().del(node.namespace(), node.network(), &lost, None).unwrap();
     assert!(endpoints(&node).is_empty());
     drop(web);
+    node.assert_clean();
+}
+
+#[test]
+fn a_pod_that_could_not_be_taken_away_keeps_its_addresses() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let leases =
+        || node.namespace().run("find /var/lib/cni/networks -name 10.244.* -or -name fd00*");
+    let held = leases();
+    let plain = node.runtime().command(Verb::Del, "netplug", web.attachment());
+    let mut powerless = Command::new("setpriv");
+    powerless.args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"]).arg(plain.get_program());
+    powerless.env_clear().envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let config = config(node.network(), &node.network().plugins[0], None).to_string();
+    let output = node.namespace().output(powerless, config.as_bytes());
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(leases(), held);
+    node.del_pod(web);
     node.assert_clean();
 }
 
