@@ -60,6 +60,7 @@ counters! {
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
     TupleInUse = 26, Drop, "tuple_in_use", "With steering `direct`: a service connection would have got the very tuple of a live direct connection.";
     NoMapping = 27, Drop, "no_mapping", "Looked like an answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
+    HiddenDiscovery = 28, Drop, "hidden_discovery", "A pod sent behind IPv6 extension headers what can only be neighbour discovery: 255 hops.";
 }
 
 /// Entries of the COUNTERS map; room for growth within a layout.

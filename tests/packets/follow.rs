@@ -9,7 +9,7 @@ use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
 
 use crate::datapath::{Datapath, EPOCH, Family, NEXT, REDIRECT, flow, tuple};
 
-fn of<V: Family>() -> netplug_tests::cast::Family {
+pub fn of<V: Family>() -> netplug_tests::cast::Family {
     if V::HEADER_LENGTH == 20 {
         netplug_tests::cast::Family::V4
     } else {
@@ -17,7 +17,7 @@ fn of<V: Family>() -> netplug_tests::cast::Family {
     }
 }
 
-fn both(test: (fn(), fn())) {
+pub fn both(test: (fn(), fn())) {
     test.0();
     test.1();
 }

@@ -4,11 +4,12 @@ use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, WEB};
 use netplug_tests::packet::{
-    Layer, arp_reply, arp_request, eth, ip, ipv4, ipv6, neighbour_advertisement, payload, tcp, udp,
+    Layer, arp_reply, arp_request, assert_same, eth, ip, ipv4, ipv6, neighbour_advertisement,
+    payload, router_message, tcp, udp,
 };
 use rstest::rstest;
 
-use crate::datapath::{Datapath, NEXT};
+use crate::datapath::{Datapath, NEXT, SHOT};
 
 #[rstest]
 fn another_pods_address_is_no_source(#[values(V4, V6)] family: Family) {
@@ -46,6 +47,42 @@ fn another_pods_address_is_not_advertised() {
         }
     }
     datapath.drops(&lie, Counter::NeighbourClaim);
+}
+
+#[test]
+fn a_pod_is_no_router() {
+    let mut datapath = Datapath::new();
+    for kind in [134, 137] {
+        let packet = eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255) / router_message(kind);
+        datapath.drops(&packet, Counter::RouterAdvertisement);
+    }
+    let asks = eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255) / router_message(133);
+    datapath.enters(&asks, NEXT, &asks);
+}
+
+/// Hosts look for discovery behind extension headers too (RFC 7113 §2); nothing else there has 255 hops.
+#[test]
+fn discovery_is_not_hidden_behind_extension_headers() {
+    let mut datapath = Datapath::new();
+    for kind in [134, 136, 137] {
+        let hidden =
+            eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255).options(1) / router_message(kind);
+        datapath.drops(&hidden, Counter::HiddenDiscovery);
+    }
+    let routed = eth(CLIENT, GATEWAY) / ipv6(CLIENT, WEB).options(1) / udp(40000, 80);
+    datapath.enters(&routed, NEXT, &routed);
+}
+
+#[test]
+fn the_host_does_not_send_a_pod_past_itself() {
+    let mut datapath = Datapath::new();
+    let host = |kind| eth(GATEWAY, CLIENT) / ipv6(GATEWAY, CLIENT).ttl(255) / router_message(kind);
+    let (verdict, _) = datapath.run("to_pod", 0, &host(137));
+    assert_eq!(verdict, SHOT);
+    assert_eq!(datapath.counted(Counter::NeighbourRedirect), 1);
+    let (verdict, out) = datapath.run("to_pod", 0, &host(134));
+    assert_eq!(verdict, NEXT);
+    assert_same(&host(134).bytes(), &out);
 }
 
 #[test]

@@ -6,5 +6,7 @@
 mod datapath;
 mod follow;
 mod guard;
+mod leave;
 mod masquerade;
+mod own;
 mod steer;

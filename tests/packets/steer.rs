@@ -3,7 +3,9 @@
 use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{CLIENT, GATEWAY, OUTSIDE, WEB};
-use netplug_tests::packet::{echo, eth, ip, ipv6, neighbour_solicitation, payload, tcp, udp};
+use netplug_tests::packet::{
+    Neighbour, echo, eth, ip, ipv6, neighbour_solicitation, payload, tcp, udp,
+};
 use rstest::rstest;
 
 use crate::datapath::{Datapath, NEXT};
@@ -46,6 +48,10 @@ fn neighbour_discovery_is_left_to_the_bridge() {
     let mut datapath = Datapath::new();
     let question = neighbour_solicitation(CLIENT, WEB.v6);
     datapath.enters(&question, NEXT, &question);
+    // Whether somebody is still there is asked of that one alone (RFC 4861 §7.3.3).
+    let probe = Neighbour { advertises: false, target: WEB.v6, mac: CLIENT.mac };
+    let probe = eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255) / probe;
+    datapath.enters(&probe, NEXT, &probe);
 }
 
 #[test]

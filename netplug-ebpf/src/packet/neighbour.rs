@@ -13,6 +13,16 @@ pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// ICMPv6 type of a redirect, the last of discovery's five.
 pub const REDIRECT: u8 = 137;
 
+/// The hop limit that discovery must arrive with (RFC 4861 §6.1, §7.1, §8.1).
+pub const HOPS: u8 = 255;
+
+/// Whether discovery may lie behind a header of this kind: hop-by-hop options, routing, authentication, destination options
+/// (RFC 8200 §4). Not behind a fragment's: hosts ignore it there (RFC 6980).
+#[inline(always)]
+pub fn may_follow(header: u8) -> bool {
+    matches!(header, 0 | 43 | 51 | 60)
+}
+
 /// Who says in an ARP packet to have which address.
 pub struct ArpSender {
     /// The sender's hardware address.

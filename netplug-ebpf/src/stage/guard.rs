@@ -4,7 +4,7 @@
 //! - an IP source that is not the pod's, unless it is unspecified or link-local (address detection, DHCP clients)
 //! - a source MAC that is not the pod's
 //! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's
-//! - router advertisements and ND redirects from a pod; answers as a DHCP server
+//! - router advertisements and ND redirects from a pod, and discovery behind extension headers; answers as a DHCP server
 //! - the host's own ND redirects to a pod: they would send it past the host (IPv6 has no `send_redirects`)
 //!
 //! On a hit nothing is checked: an entry is bound to the interface whose packet was checked when it was made.
@@ -105,7 +105,9 @@ impl Rules for V6 {
     #[inline(always)]
     fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
-            return Ok(());
+            let is_hidden =
+                packet.hops == neighbour::HOPS && neighbour::may_follow(packet.tuple.protocol);
+            return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
         }
         match packet.icmp_type {
             neighbour::ROUTER_ADVERTISEMENT | neighbour::REDIRECT => {

@@ -281,6 +281,12 @@ impl Icmp {
     }
 }
 
+/// A message of neighbour discovery that only a router sends: its ICMPv6 type, and nothing that matters behind it.
+#[must_use]
+pub const fn router_message(kind: u8) -> Icmp {
+    Icmp { kinds: (0, kind), code: 0, rest: [0; 4], bad_checksum: false }
+}
+
 /// Octets.
 #[must_use]
 pub fn payload(octets: &[u8]) -> Payload {

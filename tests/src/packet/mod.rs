@@ -25,7 +25,9 @@ use std::ops::Div;
 pub use difference::{assert_same, difference};
 pub use layer::{Arp, Eth, Icmp, Ip, Layer, Neighbour, Payload, Tcp, Udp};
 pub use layer::{arp_reply, arp_request, echo, echo_reply, eth, ip, ipv4, ipv6};
-pub use layer::{neighbour_advertisement, neighbour_solicitation, payload, tcp, udp};
+pub use layer::{
+    neighbour_advertisement, neighbour_solicitation, payload, router_message, tcp, udp,
+};
 pub use pcap::write_pcap;
 pub use show::lines;
 
