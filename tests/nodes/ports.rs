@@ -49,3 +49,14 @@ fn a_source_port_may_be_used_again_at_once(
         talk.reset().unwrap();
     }
 }
+
+/// The host forgets a flow that netplug still knows, and gives its tuple to a service's client.
+#[rstest]
+fn a_flow_that_the_host_forgot_makes_room_for_a_services(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    let by_address = scene.client.dial(scene.web.at(ip, PORT)).from_port(20_003);
+    by_address.open(Udp).unwrap().ask_times(20).unwrap();
+    scene.node.namespace().run("conntrack -F");
+    let mut by_service = scene.client.dial(scene.service(ip)).from_port(20_003).open(Udp).unwrap();
+    by_service.ask_times(20).unwrap();
+}
