@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
+use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, cluster_cidr};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
@@ -38,6 +38,45 @@ fn the_outside_reaches_a_pod_by_its_address(
     let mut talk = scene.node.outside().dial(scene.web.at(ip, PORT)).open(protocol).unwrap();
     let answer = talk.ask_times(REQUESTS).unwrap();
     assert_eq!((answer.server.as_str(), answer.client_ip()), ("web", OUTSIDE.ip(ip)));
+}
+
+/// A tunnel's packets inherit the hash of what they carry: they must not be taken for it.
+#[rstest]
+fn pods_reach_what_lies_behind_a_tunnel(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    let (node, outside) = (scene.node.namespace(), scene.node.outside());
+    outside.listen(PORT);
+    let ends = [(node, "1", NODE_1, OUTSIDE), (outside.namespace(), "2", OUTSIDE, NODE_1)];
+    for (end, number, local, remote) in ends {
+        end.feed(
+            "ip -batch -",
+            &format!(
+                "link add tunnel type vxlan id 7 local {} remote {} dstport 4789 dev eth0\n\
+                 address add 172.31.0.{number}/24 dev tunnel\n\
+                 address add fd99::{number}/64 dev tunnel nodad\n\
+                 link set tunnel up\n",
+                local.v4, remote.v4
+            ),
+        );
+    }
+    for (end, to, by4, by6) in [
+        (node, [INTRANET.v4.to_string(), INTRANET.v6.to_string()], "172.31.0.2", "fd99::2"),
+        (
+            outside.namespace(),
+            [cluster_cidr(V4).into(), cluster_cidr(V6).into()],
+            "172.31.0.1",
+            "fd99::1",
+        ),
+    ] {
+        end.run(&format!("ip route replace {} via {by4}", to[0]));
+        end.run(&format!("ip route replace {} via {by6}", to[1]));
+    }
+    let to = SocketAddr::new(INTRANET.ip(ip), PORT);
+    let answer = scene.client.dial(to).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!((answer.server.as_str(), answer.client_ip()), (INTRANET.name, scene.client.ip(ip)));
 }
 
 #[rstest]
