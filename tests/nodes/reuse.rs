@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::network::NAME;
 use netplug_tests::node::Node;
 use netplug_tests::rules::{self, Service};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
@@ -49,6 +50,27 @@ fn the_newcomer_answers_and_nobody_else(
         assert_eq!(answer.server, "new");
         client.dial(to).open(protocol).unwrap().ask_times(30).unwrap();
     }
+}
+
+/// A node may lose a pod and its lease without a DEL: the flows that led there must not outlive it.
+#[rstest]
+fn the_newcomer_answers_at_once_where_a_pod_vanished(#[values(V4, V6)] ip: Family) {
+    let node = Node::with(small(Learn));
+    let client = node.add_pod("client");
+    let old = node.add_pod("old").listening(PORT);
+    let at = old.at(ip, PORT);
+    let mut talk = client.dial(at).open(Udp).unwrap();
+    talk.ask_times(30).unwrap();
+    node.namespace().run(&format!("ip link delete {}", old.host_end()));
+    for family in Family::BOTH {
+        let lease = format!("/var/lib/cni/networks/{NAME}/{}", old.ip(family));
+        node.namespace().run(&format!("rm {lease}"));
+    }
+    let new = node.add_pod("new").listening(PORT);
+    assert_eq!(new.at(ip, PORT), at);
+    assert_eq!(talk.ask("who are you?").unwrap().server, "new");
+    node.del_pod(new);
+    node.detach(&old).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Endpoints: PORTS and ENDPOINTS, and the two programs on each host end.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aya::Pod;
@@ -13,15 +14,26 @@ use super::{Attach, Datapath, Endpoint, Error, Owner};
 
 impl Datapath {
     /// Writes the endpoint's map entries (PORTS, ENDPOINTS4/6) and attaches `from_pod`, `to_pod` as `attach` says.
-    /// Fails, changing nothing, if one of its addresses belongs to another live endpoint.
+    /// Fails, changing nothing, if one of its addresses belongs to another live endpoint; forgets those that had its
+    /// addresses or its interface index and are gone.
     pub fn register(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let mut gone = BTreeSet::new();
         for address in &endpoint.addresses {
-            if let Some(ifindex) = self.holder(address)?
-                && ifindex != endpoint.ifindex
-                && super::attach::interface_name(ifindex).is_ok()
-            {
-                return Err(Error::AddressTaken { address: *address, ifindex });
+            match self.holder(address)? {
+                Some(ifindex) if ifindex != endpoint.ifindex => {
+                    if super::attach::interface_name(ifindex).is_ok() {
+                        return Err(Error::AddressTaken { address: *address, ifindex });
+                    }
+                    gone.insert(ifindex);
+                }
+                _ => {}
             }
+        }
+        if self.owner_of(endpoint.ifindex)?.is_some_and(|owner| owner != endpoint.owner) {
+            gone.insert(endpoint.ifindex);
+        }
+        for ifindex in gone {
+            self.forget(ifindex)?;
         }
         let port = PodPort {
             owner: endpoint.owner.0,
@@ -41,6 +53,14 @@ impl Datapath {
             let _ = detach_endpoint(endpoint.ifindex);
         }
         result
+    }
+
+    fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
+        match self.maps.ports()?.get(&ifindex, 0) {
+            Ok(port) => Ok(Some(Owner(port.owner))),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(Error::Map { verb: "read", map: "PORTS", source }),
+        }
     }
 
     fn write_port(&self, endpoint: &Endpoint, port: &PodPort) -> Result<(), Error> {
