@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::process::{cargo, repository, succeed};
 use crate::setup;
 
-/// Builds, says where the binary is, and returns its path.
+/// Builds, and returns where the binary is.
 pub fn run() -> anyhow::Result<PathBuf> {
     setup::to_build()?;
     let target = host()?;
@@ -28,11 +28,17 @@ pub fn run() -> anyhow::Result<PathBuf> {
             .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
     )?;
     let binary = repository().join("target").join(target).join("release/netplug");
+    Ok(binary)
+}
+
+/// Builds, and says where the binary is.
+pub fn show() -> anyhow::Result<()> {
+    let binary = run()?;
     let length = std::fs::metadata(&binary)
         .with_context(|| format!("{} is not there", binary.display()))?
         .len();
     println!("{} ({:.1} MiB)", binary.display(), length as f64 / 1_048_576.0);
-    Ok(binary)
+    Ok(())
 }
 
 /// The target that this toolchain compiles for by itself. Named, so that build scripts and macros are not made static too.

@@ -55,7 +55,7 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Setup => setup::everything().map(|()| ExitCode::SUCCESS),
-        Verb::Build => build::run().map(|_| ExitCode::SUCCESS),
+        Verb::Build => build::show().map(|()| ExitCode::SUCCESS),
         Verb::Load(Rest { rest }) => run::netplug("load", &rest),
         Verb::Unload(Rest { rest }) => run::netplug("unload", &rest),
         Verb::Demo(Rest { rest }) => run::scene("demo", &rest),

@@ -1,7 +1,7 @@
 //! Child processes: the repository's folder, and failures as sentences.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -18,8 +18,17 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Runs a command to its end; a failure names it.
+/// Runs a command to its end; a failure names it. What it prints goes to stderr: stdout is the verb's own, `--json` above all.
 pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    run(command.stdout(std::io::stderr()))
+}
+
+/// The same, for those who tell every step.
+pub fn succeed_silently(command: &mut Command) -> anyhow::Result<()> {
+    run(command.stdout(Stdio::null()))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = show(command);
     let status = command.status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! Install what is missing, say what it is, and do nothing the second time.
+//! Install what is missing, say on stderr what it is, and do nothing the second time.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::process::{cargo, succeed};
+use crate::process::{cargo, succeed, succeed_silently};
 use crate::toolchain::{self, LINKER_VERSION};
 
 /// Debian's packages to build with, each with a file that shows it to be there.
@@ -89,24 +89,19 @@ fn install(packages: &[(&str, &str)], why: &str) -> anyhow::Result<()> {
     if !is_root() {
         bail!("missing {why}; run as root: {command}");
     }
-    println!("installing {why}: {}", missing.join(", "));
+    eprintln!("installing {why}: {}", missing.join(", "));
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
         command
     };
     succeed(apt().arg("update"))?;
-    succeed(
-        apt()
-            .args(["install", "-y", "--no-install-recommends"])
-            .args(&missing)
-            .stdout(std::process::Stdio::null()),
-    )
+    succeed_silently(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))
 }
 
 fn install_linker() -> anyhow::Result<()> {
     let root = toolchain::linker_root();
-    println!("installing bpf-linker {LINKER_VERSION} into {} (about a minute)", root.display());
+    eprintln!("installing bpf-linker {LINKER_VERSION} into {} (about a minute)", root.display());
     let mut command = cargo();
     toolchain::clean(&mut command);
     succeed(
