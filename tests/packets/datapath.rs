@@ -44,12 +44,14 @@ pub struct Datapath {
 pub trait Family: IpVersion {
     const FLOWS: &'static str;
     const NAT_IN: &'static str;
+    const NAT_OUT: &'static str;
     fn address(actor: Actor) -> Self::Address;
 }
 
 impl Family for V4 {
     const FLOWS: &'static str = "FLOWS4";
     const NAT_IN: &'static str = "NAT_IN4";
+    const NAT_OUT: &'static str = "NAT_OUT4";
     fn address(actor: Actor) -> Self::Address {
         actor.v4.into()
     }
@@ -58,6 +60,7 @@ impl Family for V4 {
 impl Family for V6 {
     const FLOWS: &'static str = "FLOWS6";
     const NAT_IN: &'static str = "NAT_IN6";
+    const NAT_OUT: &'static str = "NAT_OUT6";
     fn address(actor: Actor) -> Self::Address {
         actor.v6.into()
     }
@@ -187,15 +190,26 @@ impl Datapath {
         map.get(&(counter as u32), 0).unwrap().iter().map(|share| share.packets).sum()
     }
 
+    /// The halves of mappings in one of the two maps.
+    pub fn halves<V: Family>(&mut self, map: &str) -> Vec<(Tuple<V>, Mapping<V>)> {
+        self.hash(map).iter().map(Result::unwrap).collect()
+    }
+
+    /// Loses those halves that `which` says.
+    pub fn lose<V: Family>(&mut self, map: &str, which: impl Fn(&Tuple<V>) -> bool) {
+        for (tuple, _) in self.halves::<V>(map) {
+            if which(&tuple) {
+                self.hash::<Tuple<V>, Mapping<V>>(map).remove(&tuple).unwrap();
+            }
+        }
+    }
+
     /// Lets every mapping's end come to pass.
     pub fn expire_mappings<V: Family>(&mut self) {
-        let mut halves = self.hash::<Tuple<V>, Mapping<V>>(V::NAT_IN);
-        let answers: Vec<_> = halves.keys().map(Result::unwrap).collect();
-        for answers in answers {
-            let mut half = halves.get(&answers, 0).unwrap();
-            // Half a span before any jiffies that a test run may see: they start five minutes before they wrap.
+        for (answers, mut half) in self.halves::<V>(V::NAT_IN) {
+            // Far enough to be over at any jiffies, near enough not to lie ahead again.
             half.expires_at = half.expires_at.wrapping_sub(1 << 30);
-            halves.insert(answers, half, 0).unwrap();
+            self.hash(V::NAT_IN).insert(answers, half, 0).unwrap();
         }
     }
 

@@ -2,23 +2,29 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
+use netplug_common::ip;
+use netplug_common::maps::flow::Flow;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE, WEB};
-use netplug_tests::packet::{
-    Packet, assert_same, echo, echo_reply, eth, ip, ipv4, payload, tcp, udp,
-};
+use netplug_tests::packet;
+use netplug_tests::packet::{Packet, assert_same, echo, echo_reply, eth, ipv4, payload, tcp, udp};
 use rstest::rstest;
 
-use crate::datapath::{Datapath, HERE, NEXT, SHOT};
+use crate::datapath::{self, Datapath, HERE, NEXT, SHOT, flow, tuple};
 
 /// Leaves and comes back by ports of one, so that the port is known.
 fn with_one_port() -> Datapath {
+    with_ports(1)
+}
+
+/// Leaves and comes back by so many ports, from 2000 on.
+fn with_ports(count: u16) -> Datapath {
     let mut datapath = Datapath::new();
     datapath.configure(|config| {
-        let one = PortRange { first: 2000, last: 2000 };
+        let range = PortRange { first: 2000, last: 1999 + count };
         config.masquerade_ports = PortRanges {
-            ranges: [one, PortRange::EMPTY, PortRange::EMPTY, PortRange::EMPTY],
-            count: 1,
+            ranges: [range, PortRange::EMPTY, PortRange::EMPTY, PortRange::EMPTY],
+            count: count.into(),
         };
     });
     datapath
@@ -32,7 +38,7 @@ fn becomes(datapath: &mut Datapath, program: &str, packet: &Packet, wanted: &Pac
 }
 
 fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
-    let start = eth(NODE_1, OUTSIDE) / ip(family, from, OUTSIDE);
+    let start = eth(NODE_1, OUTSIDE) / packet::ip(family, from, OUTSIDE);
     match protocol {
         6 => start / tcp(port, 80).ack() / payload(b"question"),
         17 => start / udp(port, 80) / payload(b"question"),
@@ -41,7 +47,7 @@ fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
 }
 
 fn back(family: Family, to: Actor, port: u16, protocol: u8) -> Packet {
-    let start = eth(OUTSIDE, NODE_1) / ip(family, OUTSIDE, to);
+    let start = eth(OUTSIDE, NODE_1) / packet::ip(family, OUTSIDE, to);
     match protocol {
         6 => start / tcp(80, port).ack() / payload(b"answer"),
         17 => start / udp(80, port) / payload(b"answer"),
@@ -87,6 +93,57 @@ fn without_a_free_port_a_flow_is_dropped_and_counted(#[values(V4, V6)] family: F
 }
 
 #[test]
+fn each_half_writes_the_other_again() {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
+        let answer = (back(family, NODE_1, 2000, 17), back(family, CLIENT, 40000, 17));
+        becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+        for (map, program, (packet, wanted)) in
+            [(V::NAT_IN, "to_uplink", &leaves), (V::NAT_OUT, "from_uplink", &answer)]
+        {
+            datapath.lose::<V>(map, |_| true);
+            becomes(&mut datapath, program, packet, wanted);
+            assert_eq!(datapath.halves::<V>(map).len(), 1, "{map}");
+        }
+    }
+    run::<ip::V4>(V4);
+    run::<ip::V6>(V6);
+}
+
+/// Its first choice was taken when it began, and is free now: it must stay where it is.
+#[test]
+fn a_flow_that_lost_a_half_keeps_its_port() {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_ports(2);
+        let first = (out(family, WEB, 2000, 6), out(family, NODE_1, 2000, 6));
+        let second = (out(family, CLIENT, 2000, 6), out(family, NODE_1, 2001, 6));
+        becomes(&mut datapath, "to_uplink", &first.0, &first.1);
+        becomes(&mut datapath, "to_uplink", &second.0, &second.1);
+        datapath.lose::<V>(V::NAT_OUT, |_| true);
+        datapath.lose::<V>(V::NAT_IN, |answers| answers.destination_port.get() == 2000);
+        becomes(&mut datapath, "to_uplink", &second.0, &second.1);
+    }
+    run::<ip::V4>(V4);
+    run::<ip::V6>(V6);
+}
+
+/// Hits do not touch a mapping: as long as its flow is cached, nobody else gets its port.
+#[test]
+fn a_cached_flow_keeps_its_mappings_port() {
+    let mut datapath = with_one_port();
+    becomes(&mut datapath, "to_uplink", &out(V4, CLIENT, 40000, 17), &out(V4, NODE_1, 2000, 17));
+    datapath.expire_mappings::<ip::V4>();
+    let answers = tuple::<ip::V4>(17, (OUTSIDE, 80), (NODE_1, 2000));
+    let cached = flow(&answers, tuple(17, (OUTSIDE, 80), (CLIENT, 40000)), 0);
+    datapath.learned(answers, cached);
+    let other = out(V4, CLIENT, 40001, 17);
+    assert_eq!(datapath.run("to_uplink", HERE, &other).0, SHOT);
+    datapath.learned(answers, Flow { revisit_at: 1, ..cached });
+    becomes(&mut datapath, "to_uplink", &other, &out(V4, NODE_1, 2000, 17));
+}
+
+#[test]
 fn a_port_is_free_again_when_its_mapping_has_ended() {
     let mut datapath = with_one_port();
     for port in [40000, 40001] {
@@ -98,7 +155,7 @@ fn a_port_is_free_again_when_its_mapping_has_ended() {
             &back(V4, NODE_1, 2000, 17),
             &back(V4, CLIENT, port, 17),
         );
-        datapath.expire_mappings::<netplug_common::ip::V4>();
+        datapath.expire_mappings::<ip::V4>();
     }
 }
 
@@ -111,14 +168,14 @@ fn of_two_flows_that_want_an_ended_mappings_port_at_once_one_has_it() {
     for round in 0..3000 {
         let (verdict, _) = datapath.run("to_uplink", HERE, &held);
         assert_eq!(verdict, NEXT, "round {round}");
-        datapath.expire_mappings::<netplug_common::ip::V4>();
+        datapath.expire_mappings::<ip::V4>();
         let verdicts =
             datapath.race("to_uplink", [&wanting[0], &wanting[1]]).map(|(verdict, _)| verdict);
         assert!(
             verdicts == [NEXT, SHOT] || verdicts == [SHOT, NEXT],
             "round {round}: {verdicts:?}"
         );
-        datapath.expire_mappings::<netplug_common::ip::V4>();
+        datapath.expire_mappings::<ip::V4>();
         held = out(V4, WEB, 50001 + round % 2, 17);
     }
 }
@@ -136,8 +193,10 @@ fn answers_to_a_call_from_outside_are_not_masqueraded(#[values(V4, V6)] family: 
     let mut datapath = with_one_port();
     let call = back(family, CLIENT, 80, 6);
     becomes(&mut datapath, "from_uplink", &call, &call);
-    let answer =
-        eth(NODE_1, OUTSIDE) / ip(family, CLIENT, OUTSIDE) / tcp(80, 80).ack() / payload(b"answer");
+    let answer = eth(NODE_1, OUTSIDE)
+        / packet::ip(family, CLIENT, OUTSIDE)
+        / tcp(80, 80).ack()
+        / payload(b"answer");
     becomes(&mut datapath, "to_uplink", &answer, &answer);
 }
 

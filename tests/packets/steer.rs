@@ -1,6 +1,7 @@
 //! What is brought before the host, and what is left to the bridge.
 
 use netplug_common::counter::Counter;
+use netplug_common::decide::retry::TRIES;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{CLIENT, GATEWAY, OUTSIDE, WEB};
 use netplug_tests::packet::{
@@ -41,6 +42,17 @@ fn openings_closings_and_echoes_visit_without_being_remembered(#[values(V4, V6)]
     }
     assert_eq!(datapath.counted(Counter::Aside), 4);
     assert_eq!(datapath.counted(Counter::Visit), 0);
+}
+
+#[rstest]
+fn a_flow_that_never_comes_out_is_left_alone_for_a_while(#[values(V4, V6)] family: Family) {
+    let mut datapath = Datapath::new();
+    let packet = eth(CLIENT, GATEWAY) / ip(family, CLIENT, GATEWAY) / udp(40000, 53);
+    for _ in 0..20 {
+        datapath.enters(&packet, NEXT, &packet);
+    }
+    assert_eq!(datapath.counted(Counter::Visit), u64::from(TRIES));
+    assert_eq!(datapath.counted(Counter::Aside), u64::from(20 - TRIES));
 }
 
 #[test]
