@@ -259,6 +259,26 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_the_lock_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        let locked = store.lock().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let lease = store.lease(&sets("10.1.2.0/29"), &[], "a", "eth0");
+                tell.send(()).unwrap();
+                lease
+            });
+            // Nothing can come as long as the lock is held, however long that is.
+            told.recv_timeout(std::time::Duration::from_millis(50)).unwrap_err();
+            drop(locked);
+            told.recv().unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
     fn the_same_container_is_not_given_a_second_address() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path(), "net");
