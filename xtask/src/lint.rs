@@ -6,6 +6,7 @@ use crate::setup;
 /// Fails at the first complaint.
 pub fn run() -> anyhow::Result<()> {
     setup::to_build()?;
+    setup::to_lint()?;
     let ebpf = repository().join("netplug-ebpf");
     succeed(cargo().args(["fmt", "--all", "--check"]))?;
     succeed(cargo().current_dir(&ebpf).args(["fmt", "--check"]))?;

@@ -9,13 +9,14 @@ use anyhow::bail;
 use crate::process::{cargo, succeed, succeed_silently};
 use crate::toolchain::{self, LINKER_VERSION};
 
-/// Debian's packages to build with, each with a file that shows it to be there.
+/// Debian's packages to build with, each with a file that shows it to be there, or a program that is found on PATH
+/// wherever it came from.
 const BUILD: &[(&str, &str)] = &[
-    ("gcc", "/usr/bin/cc"),
+    ("gcc", "cc"),
     ("libc6-dev", "/usr/include/stdio.h"),
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
-    ("llvm-22", "/usr/lib/llvm-22/bin/llvm-strip"),
+    ("llvm-22", "llvm-strip"),
 ];
 /// Those to build bpf-linker with.
 const LINKER: &[(&str, &str)] = &[
@@ -26,19 +27,20 @@ const LINKER: &[(&str, &str)] = &[
 ];
 /// Those that test nodes, the demo and the benchmarks run.
 const NODE: &[(&str, &str)] = &[
-    ("iproute2", "/sbin/ip"),
-    ("iptables", "/usr/sbin/iptables"),
-    ("nftables", "/usr/sbin/nft"),
-    ("conntrack", "/usr/sbin/conntrack"),
+    ("iproute2", "ip"),
+    ("iptables", "iptables"),
+    ("nftables", "nft"),
+    ("conntrack", "conntrack"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
-    ("bpftool", "/usr/sbin/bpftool"),
-    ("util-linux", "/usr/bin/nsenter"),
-    ("procps", "/sbin/sysctl"),
+    ("bpftool", "bpftool"),
+    ("util-linux", "nsenter"),
+    ("procps", "sysctl"),
 ];
 
 /// Everything that any verb needs.
 pub fn everything() -> anyhow::Result<()> {
     to_build()?;
+    to_lint()?;
     to_run_nodes()
 }
 
@@ -73,7 +75,7 @@ pub fn to_run_nodes() -> anyhow::Result<()> {
 fn install(packages: &[(&str, &str)], why: &str) -> anyhow::Result<()> {
     let missing: Vec<&str> = packages
         .iter()
-        .filter(|(_, file)| file.is_empty() || !Path::new(file).exists())
+        .filter(|(_, shown_by)| !is_there(shown_by))
         .map(|(package, _)| *package)
         .collect();
     if missing.is_empty() {
@@ -97,6 +99,38 @@ fn install(packages: &[(&str, &str)], why: &str) -> anyhow::Result<()> {
     };
     succeed(apt().arg("update"))?;
     succeed_silently(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))
+}
+
+/// Debian has its system's programs where a user's PATH may not lead.
+const SYSTEM: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+fn is_there(file_or_program: &str) -> bool {
+    if file_or_program.contains('/') {
+        return Path::new(file_or_program).exists();
+    }
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    !file_or_program.is_empty()
+        && (toolchain::llvm(file_or_program).is_some()
+            || std::env::split_paths(&on_path)
+                .chain(SYSTEM.map(Into::into))
+                .any(|folder| folder.join(file_or_program).exists()))
+}
+
+/// What `lint` needs besides: a minimal rustup has neither.
+pub fn to_lint() -> anyhow::Result<()> {
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let is_there = cargo()
+            .args([tool, "--version"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !is_there {
+            eprintln!("installing to lint: rustup's component {component}");
+            succeed(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
 }
 
 fn install_linker() -> anyhow::Result<()> {
