@@ -7,6 +7,7 @@
 //! - `--remap-path-prefix`: the object does not depend on where it was built
 
 use std::env;
+use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -43,7 +44,8 @@ fn build() -> Result<(), String> {
         let fail = |error| {
             format!("cannot copy {}, which NETPLUG_EBPF_OBJECT names: {error}", ready.display())
         };
-        return std::fs::copy(&ready, &object).map(drop).map_err(fail);
+        std::fs::copy(&ready, &object).map_err(fail)?;
+        return tell_digest(&object);
     }
     let toolchain = toolchain::find().map_err(|missing| {
         format!("the eBPF object cannot be built: {missing} is missing; run `cargo xtask setup`")
@@ -53,7 +55,18 @@ fn build() -> Result<(), String> {
         .map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     refuse_panics(&object)?;
     // Debug sections go; BTF with names and lines stays.
-    run(Command::new(tool("llvm-strip")?).arg("-g").arg(&object))
+    run(Command::new(tool("llvm-strip")?).arg("-g").arg(&object))?;
+    tell_digest(&object)
+}
+
+/// By which the binary tells whether the programs that are loaded are its own.
+fn tell_digest(object: &Path) -> Result<(), String> {
+    let bytes = std::fs::read(object)
+        .map_err(|error| format!("cannot read {}: {error}", object.display()))?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    println!("cargo::rustc-env=NETPLUG_OBJECT_DIGEST={:016x}", hasher.finish());
+    Ok(())
 }
 
 fn compile(toolchain: &Toolchain, repository: &Path, out: &Path) -> Result<PathBuf, String> {

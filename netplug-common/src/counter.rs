@@ -50,7 +50,7 @@ counters! {
     Left = 8, Way, "left", "Left the host by an endpoint or uplink after it had entered by one, as `visit` or `aside`.";
     SourceAddress = 16, Drop, "source_address", "A pod sent from an address that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
     SourceMac = 17, Drop, "source_mac", "A pod sent from a MAC that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
-    ArpClaim = 18, Drop, "arp_claim", "A pod claimed by ARP an address that is not its own.";
+    ArpClaim = 18, Drop, "arp_claim", "A pod claimed by ARP an address that is not its own, or spoke ARP of another kind than IPv4 over Ethernet.";
     NeighbourClaim = 19, Drop, "neighbour_claim", "A pod claimed by neighbour advertisement an address that is not its own.";
     RouterAdvertisement = 20, Drop, "router_advertisement", "A pod sent an IPv6 router advertisement or redirect.";
     DhcpServer = 21, Drop, "dhcp_server", "A pod answered as a DHCP server.";
@@ -58,9 +58,10 @@ counters! {
     PortsExhausted = 23, Drop, "ports_exhausted", "Masquerade found no free port towards this destination; see `netplug nat`.";
     NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, an ICMP error or of a protocol that is not translated.";
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
-    TupleInUse = 26, Drop, "tuple_in_use", "With steering `direct`: a service connection would have got the very tuple of a live direct connection.";
-    NoMapping = 27, Drop, "no_mapping", "Looked like an answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
-    HiddenDiscovery = 28, Drop, "hidden_discovery", "A pod sent behind IPv6 extension headers what can only be neighbour discovery: 255 hops.";
+    TupleInUse = 26, Drop, "tuple_in_use", "The host gave a connection the very tuple of one that it does not know: a live direct one (steering `direct`), or a masqueraded one; the sender tries again.";
+    NoMapping = 27, Drop, "no_mapping", "Looked like a TCP answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
+    HiddenDiscovery = 28, Drop, "hidden_discovery", "A pod sent behind IPv6 extension headers what may be neighbour discovery (255 hops) or an answer as a DHCP server (to a link-local address).";
+    PriorityTag = 29, Drop, "priority_tag", "A pod sent a frame with a priority tag (VLAN 0) or two tags, which hosts take off to find what was not guarded.";
 }
 
 /// Entries of the COUNTERS map; room for growth within a layout.

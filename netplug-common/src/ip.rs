@@ -22,6 +22,8 @@ pub trait IpVersion: sealed::Sealed + Copy + Eq + core::fmt::Debug + Send + Sync
     const ECHO_REQUEST: u8;
     /// ICMP type of an echo reply.
     const ECHO_REPLY: u8;
+    /// `AF_INET` or `AF_INET6` (include/linux/socket.h).
+    const ADDRESS_FAMILY: u8;
 }
 
 /// What the decisions need of an address.
@@ -67,6 +69,7 @@ impl IpVersion for V4 {
     const ICMP: u8 = 1;
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
+    const ADDRESS_FAMILY: u8 = 2;
 }
 
 impl IpVersion for V6 {
@@ -76,6 +79,7 @@ impl IpVersion for V6 {
     const ICMP: u8 = 58;
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
+    const ADDRESS_FAMILY: u8 = 10;
 }
 
 impl Address for Ipv4 {

@@ -8,10 +8,10 @@ use aya_ebpf::bindings::__sk_buff;
 use netplug_common::counter::Counter;
 use netplug_common::ip::{IpVersion, V4, V6};
 
-use crate::mapping;
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 use crate::stage::{learn, masquerade};
+use crate::{mapping, maps};
 
 /// The stages that are taken apart.
 pub trait Apart: Header {
@@ -21,6 +21,8 @@ pub trait Apart: Header {
     fn masquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::inbound`].
     fn unmasquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`masquerade::arrived`].
+    fn note_arrival(skb: Skb, packet: &Packet<Self>);
     /// [`mapping::find`].
     fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32;
 }
@@ -36,23 +38,26 @@ fn number(result: Result<(), Counter>) -> u32 {
     }
 }
 
-/// The result of a number. The stages here drop for four reasons only.
+/// The result of a number. The stages here drop for five reasons only.
 #[inline(always)]
 fn result(number: u32) -> Result<(), Counter> {
     const EXHAUSTED: u32 = Counter::PortsExhausted as u32;
     const NOT_TRANSLATABLE: u32 = Counter::NotTranslatable as u32;
     const NO_MAPPING: u32 = Counter::NoMapping as u32;
+    const IN_USE: u32 = Counter::TupleInUse as u32;
     match number {
         DONE => Ok(()),
         EXHAUSTED => Err(Counter::PortsExhausted),
         NOT_TRANSLATABLE => Err(Counter::NotTranslatable),
         NO_MAPPING => Err(Counter::NoMapping),
+        IN_USE => Err(Counter::TupleInUse),
         _ => Err(Counter::RewriteFailed),
     }
 }
 
 macro_rules! family {
-    ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident, $find_port:ident) => {
+    ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident, $arrived:ident,
+     $find_port:ident) => {
         impl Apart for $family {
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
@@ -65,6 +70,10 @@ macro_rules! family {
             #[inline(always)]
             fn unmasquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
                 result($unmasquerade(skb.0, packet))
+            }
+            #[inline(always)]
+            fn note_arrival(skb: Skb, packet: &Packet<Self>) {
+                $arrived(skb.0, packet);
             }
             #[inline(always)]
             fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32 {
@@ -108,6 +117,16 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $arrived(skb: *mut __sk_buff, packet: *const Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            if let (Some(packet), Some(config)) = (unsafe { packet.as_ref() }, maps::config()) {
+                masquerade::arrived(Skb(skb), packet, config);
+            }
+            DONE
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $find_port(
             skb: *mut __sk_buff,
             packet: *const Packet<$family>,
@@ -122,5 +141,5 @@ macro_rules! family {
     };
 }
 
-family!(V4, learn4, masquerade4, unmasquerade4, find_port4);
-family!(V6, learn6, masquerade6, unmasquerade6, find_port6);
+family!(V4, learn4, masquerade4, unmasquerade4, arrived4, find_port4);
+family!(V6, learn6, masquerade6, unmasquerade6, arrived6, find_port6);

@@ -15,6 +15,7 @@ mod mapping;
 mod maps;
 mod packet;
 mod report;
+mod route;
 mod skb;
 mod stage;
 mod verdict;
@@ -23,7 +24,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use netplug_common::ip::{V4, V6};
 
-use crate::packet::ethernet::{ARP, IPV4, IPV6};
+use crate::packet::ethernet::{ARP, IPV4, IPV6, SERVICE_VLAN, VLAN};
 use crate::skb::Skb;
 use crate::verdict::{Verdict, finish};
 
@@ -35,6 +36,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
         IPV4 => hook::from_pod::run::<V4>(skb),
         IPV6 => hook::from_pod::run::<V6>(skb),
         ARP => hook::from_pod::run_arp(skb),
+        VLAN | SERVICE_VLAN => hook::from_pod::run_tagged(skb),
         _ => Ok(Verdict::Next),
     };
     finish(skb, verdict)

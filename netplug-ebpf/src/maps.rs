@@ -15,6 +15,8 @@ use netplug_common::maps::uplink::UplinkEntry;
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::Tuple;
 
+use crate::route::Lookup;
+
 pub use aya_ebpf::btf_maps::lpm_trie::Key as PrefixKey;
 
 #[btf_map]
@@ -26,7 +28,7 @@ static UPLINKS: HashMap<u32, UplinkEntry, { sizes::UPLINKS as usize }> = HashMap
 #[btf_map]
 static COUNTERS: PerCpuArray<Count, { COUNTER_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
-static NAT_STATE: Array<NatState, 1> = Array::new();
+static NAT_STATE: Array<NatState, 2> = Array::new();
 
 /// FLOWS4, FLOWS6.
 pub type Flows<V> = LruHashMap<Tuple<V>, Flow<V>, { sizes::FLOWS as usize }>;
@@ -47,6 +49,8 @@ pub struct Scratch<V: IpVersion> {
     pub visit: Visit<V>,
     /// The entry that is being made.
     pub flow: Flow<V>,
+    /// Where its packets would be routed.
+    pub lookup: Lookup,
 }
 /// SCRATCH4, SCRATCH6.
 pub type Scratches<V> = PerCpuArray<Scratch<V>, 1>;
@@ -154,7 +158,8 @@ pub fn config() -> Option<&'static Config> {
 /// The port behind an interface, if it is an endpoint's.
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<&'static PodPort> {
-    // SAFETY: userspace replaces values whole, and elements of hashes outlive the program's run by RCU.
+    // SAFETY: what the program reads may be replaced under its hands, by userspace: field by field either is right, and an
+    // element that is given to another key takes a DEL and an ADD within one run.
     unsafe { PORTS.get(ifindex) }
 }
 
@@ -178,8 +183,8 @@ pub fn counter(number: u32) -> Option<*mut Count> {
     COUNTERS.get_ptr_mut(number)
 }
 
-/// NAT_STATE.
+/// A family's share of NAT_STATE.
 #[inline(always)]
-pub fn nat_state() -> Option<*mut NatState> {
-    NAT_STATE.get_ptr_mut(0)
+pub fn nat_state<V: IpVersion>() -> Option<*mut NatState> {
+    NAT_STATE.get_ptr_mut(u32::from(V::ADDRESS_FAMILY != V4::ADDRESS_FAMILY))
 }

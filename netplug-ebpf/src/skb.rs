@@ -107,6 +107,12 @@ impl Skb {
         field!(self, vlan_present) != 0
     }
 
+    /// The VLAN of that tag; 0 is a priority tag, of no VLAN (IEEE 802.1Q §9.6).
+    #[inline(always)]
+    pub fn vlan(self) -> u32 {
+        field!(self, vlan_tci) & 0x0fff
+    }
+
     /// The interface that the program runs on.
     #[inline(always)]
     pub fn ifindex(self) -> u32 {

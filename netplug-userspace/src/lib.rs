@@ -6,5 +6,6 @@
 pub mod cli;
 pub mod cni;
 pub mod datapath;
+mod digest;
 pub mod ipam;
 pub mod node;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::OUTSIDE;
-use netplug_tests::eventually::eventually;
+use netplug_tests::eventually::{SOON, eventually};
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Learn};
@@ -48,4 +48,42 @@ fn five_hundred_connections_leave_none_established(
         let established = scene.node.namespace().run(&list);
         if established.is_empty() { Ok(()) } else { Err(established) }
     });
+}
+
+/// Seconds that conntrack will remember the established connections for, as it lists them.
+fn remembered(scene: &Scene, ip: Family) -> Vec<u64> {
+    let family = if ip == V4 { "ipv4" } else { "ipv6" };
+    let list = format!("conntrack -L -f {family} -p tcp --state ESTABLISHED");
+    let text = scene.node.namespace().run(&list);
+    text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok()).collect()
+}
+
+/// conntrack sees what the server said first, but not that it was acknowledged: that took the short way.
+#[rstest]
+fn a_connection_whose_server_speaks_first_is_not_forgotten_early(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    let mut talk = scene.client.dial(scene.service(ip)).tcp().unwrap();
+    for _ in 0..20 {
+        // The connection may be accepted some time after it is open here.
+        eventually(SOON, || match scene.web.servers().speak("hello") {
+            1 => Ok(()),
+            heard => Err(heard),
+        });
+        assert_eq!(talk.hear_line().unwrap(), "hello\n");
+    }
+    let remembered = remembered(&scene, ip);
+    assert_eq!(remembered.len(), 1);
+    assert!(remembered[0] > 400_000, "{remembered:?}");
+}
+
+/// A flow on the short way tells conntrack of itself once in `revisit` only, and then may be silent.
+#[test]
+fn a_cached_datagram_flow_is_not_forgotten_sooner_than_another() {
+    let scene = Scene::new(Learn.network().with("revisit", "10s"));
+    let seconds = |name| {
+        let value = scene.node.namespace().sysctl(&format!("net/netfilter/{name}")).unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert_eq!(seconds("nf_conntrack_udp_timeout"), 30 + 11);
+    assert_eq!(seconds("nf_conntrack_udp_timeout_stream"), 120 + 11);
 }

@@ -54,7 +54,7 @@ fn unloading_under_pods_takes_only_the_programs() {
     let node = Node::new();
     let web = node.add_pod("web").listening(PORT);
     let client = node.add_pod("client");
-    node.netplug("unload");
+    node.netplug("unload --force");
     client.dial(web.at(V4, PORT)).ask(Tcp, "still a bridge").unwrap();
 }
 
@@ -166,6 +166,29 @@ fn a_wrong_setting_is_named_and_nothing_is_made() {
         assert!(error.msg.contains(key) || error.details.contains(key), "{error}");
     }
     node.assert_clean();
+}
+
+/// Who changes the settings reads them first: none may overwrite what another wrote in between.
+#[test]
+fn settings_that_are_changed_at_once_are_all_kept() {
+    const TIMES: u32 = 2_000;
+    let node = Node::new();
+    let _web = node.add_pod("web");
+    let open = || netplug::datapath::Datapath::open().unwrap().unwrap();
+    let epoch = || node.namespace().enter(|| open().config().unwrap().epoch);
+    let before = epoch();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let node = &node;
+            scope.spawn(move || {
+                node.namespace().enter(|| {
+                    let datapath = open();
+                    (0..TIMES).for_each(|_| datapath.bump_epoch().unwrap());
+                });
+            });
+        }
+    });
+    assert_eq!(epoch(), before + 2 * TIMES);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, cluster_cidr};
+use netplug_tests::counters::Counters;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use netplug_tests::traffic::{IMPATIENCE, PATIENCE, ping};
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Direct, Learn};
@@ -126,4 +128,63 @@ fn pods_reach_the_node(#[values(V4, V6)] ip: Family, #[values(Tcp, Udp)] protoco
     assert_eq!((answer.server.as_str(), answer.client_ip()), ("node", scene.client.ip(ip)));
     let own = netplug_tests::traffic::Dial::new(scene.node.namespace(), scene.web.at(ip, PORT));
     assert_eq!(own.open(protocol).unwrap().ask_times(REQUESTS).unwrap().server, "web");
+}
+
+/// The short way looks for a next hop by addresses alone; the host may have asked for more.
+#[rstest]
+fn what_the_host_routes_by_a_rule_goes_the_hosts_way(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    let outside = scene.node.outside();
+    outside.listen(PORT);
+    // Another router on the uplink's network: the same machine, by another MAC.
+    let gateway = "02:67:77:61:79:32";
+    outside.namespace().feed(
+        "ip -batch -",
+        &format!(
+            "link add gateway link eth0 address {gateway} type macvlan mode bridge\n\
+             address add 192.0.2.3/24 dev gateway\n\
+             address add 2001:db8:1::3/64 dev gateway nodad\n\
+             link set gateway up\n"
+        ),
+    );
+    let (flag, via) = if ip == V4 { ("-4", "192.0.2.3") } else { ("-6", "2001:db8:1::3") };
+    let node = scene.node.namespace();
+    node.run(&format!("ip {flag} rule add from {} table 100", cluster_cidr(ip)));
+    node.run(&format!("ip {flag} route add default via {via} dev eth0 table 100"));
+    let received = || {
+        let text = outside.namespace().run("ip -json -stats link show gateway");
+        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+        links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+    };
+    let before = received();
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let answer = scene.client.dial(to).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!(answer.client_ip(), NODE_1.ip(ip));
+    assert!(received() - before >= REQUESTS as u64, "{} of {REQUESTS}", received() - before);
+}
+
+/// The node's own echoes are in no socket table, and their answers have no mapping.
+#[rstest]
+fn answers_to_the_nodes_own_echoes_are_all_the_nodes(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    scene.client.dial(to).open(Udp).unwrap().ask_times(3).unwrap();
+    for identifier in 2_000..2_300 {
+        ping(scene.node.namespace(), to.ip(), identifier, 8, IMPATIENCE).unwrap();
+    }
+    assert_eq!(Counters::of(&scene.node).drops(), 0);
+}
+
+/// A pod and the node ask the same host under one identifier.
+#[rstest]
+fn echoes_of_a_pod_and_of_the_node_keep_apart(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    for _ in 0..3 {
+        ping(scene.client.namespace(), OUTSIDE.ip(ip), 2_000, 8, PATIENCE).unwrap();
+        ping(scene.node.namespace(), OUTSIDE.ip(ip), 2_000, 8, PATIENCE).unwrap();
+    }
 }

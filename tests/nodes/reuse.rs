@@ -1,8 +1,11 @@
 //! A pod goes and another gets its address while a client keeps asking.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::OUTSIDE;
+use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::NAME;
 use netplug_tests::node::Node;
@@ -82,4 +85,50 @@ fn no_address_is_left_then_one_is() {
     let [one, _two] = pods;
     node.del_pod(one);
     node.add_pod("four");
+}
+
+/// Answers come while the pod is deleted: nothing may remember it for the next one with its address.
+#[rstest]
+fn a_pod_that_goes_under_load_leaves_no_mapping(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let node = Node::with(small(Learn));
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let to = std::net::SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let dial = client.dial(to).patience(Duration::from_millis(50));
+    let mut talks: Vec<_> = (0..4).map(|_| dial.open(protocol).unwrap()).collect();
+    let is_gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for talk in &mut talks {
+            let is_gone = &is_gone;
+            scope.spawn(move || {
+                while !is_gone.load(Ordering::SeqCst) {
+                    // Until the pod goes there are answers, then there are none.
+                    let _ = talk.ask("more");
+                }
+            });
+        }
+        eventually(SOON, || match Counters::of(&node).hits() {
+            hits if hits > 1_000 => Ok(()),
+            hits => Err(hits),
+        });
+        node.detach(&client).unwrap();
+        is_gone.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(node.netplug_json("nat")["mappings"], json!([]));
+    let status = node.netplug_json("status");
+    assert_eq!((&status["endpoints"], &status["mappings"]), (&json!(0), &json!(0)));
+}
+
+/// What is sent before both ends carry packets is lost, and nobody sends it again.
+#[rstest]
+fn a_pod_is_reached_as_soon_as_it_is_there(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    let client = node.add_pod("client");
+    for number in 0..10 {
+        let pod = node.add_pod(&format!("pod-{number}")).listening(PORT);
+        client.dial(pod.at(ip, PORT)).ask(Udp, "there?").unwrap();
+    }
 }

@@ -19,6 +19,7 @@ use netplug_common::maps::flow::Flow;
 use netplug_common::maps::nat::Mapping;
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 use netplug_common::maps::uplink::UplinkEntry;
+use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Port, Tuple};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, WEB};
 use netplug_tests::packet::{Packet, assert_same};
@@ -29,6 +30,8 @@ pub const HERE: u32 = 1;
 pub const THERE: u32 = 7777;
 const BRIDGE: u32 = 7000;
 pub const EPOCH: u32 = 5;
+/// The hash of packets that carry none, which test runs begin with.
+const NO_HASH: u32 = 0;
 
 /// What TC is told.
 pub const NEXT: i32 = -1;
@@ -41,10 +44,12 @@ pub struct Datapath {
 }
 
 /// A family with the names of its maps.
-pub trait Family: IpVersion {
+pub trait Family: IpVersion<Address: aya::Pod> {
     const FLOWS: &'static str;
     const NAT_IN: &'static str;
     const NAT_OUT: &'static str;
+    const VISITS: &'static str;
+    const ENDPOINTS: &'static str;
     fn address(actor: Actor) -> Self::Address;
 }
 
@@ -52,6 +57,8 @@ impl Family for V4 {
     const FLOWS: &'static str = "FLOWS4";
     const NAT_IN: &'static str = "NAT_IN4";
     const NAT_OUT: &'static str = "NAT_OUT4";
+    const VISITS: &'static str = "VISITS4";
+    const ENDPOINTS: &'static str = "ENDPOINTS4";
     fn address(actor: Actor) -> Self::Address {
         actor.v4.into()
     }
@@ -61,6 +68,8 @@ impl Family for V6 {
     const FLOWS: &'static str = "FLOWS6";
     const NAT_IN: &'static str = "NAT_IN6";
     const NAT_OUT: &'static str = "NAT_OUT6";
+    const VISITS: &'static str = "VISITS6";
+    const ENDPOINTS: &'static str = "ENDPOINTS6";
     fn address(actor: Actor) -> Self::Address {
         actor.v6.into()
     }
@@ -137,6 +146,15 @@ impl Datapath {
         datapath
     }
 
+    /// The same, but WEB is the pod behind the interface where test runs take place, so that what leaves there is for it.
+    pub fn with_web_here() -> Self {
+        let mut datapath = Self::new();
+        let entry = EndpointEntry { ifindex: HERE, mac: WEB.mac, _pad: [0; 2] };
+        datapath.hash("ENDPOINTS4").insert(V4::address(WEB), entry, 0).unwrap();
+        datapath.hash("ENDPOINTS6").insert(V6::address(WEB), entry, 0).unwrap();
+        datapath
+    }
+
     fn hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         self.object.map_mut(name).unwrap().try_into().unwrap()
     }
@@ -171,7 +189,37 @@ impl Datapath {
 
     /// Whether a flow is cached.
     pub fn knows<V: Family>(&mut self, entered: &Tuple<V>) -> bool {
-        self.hash::<Tuple<V>, Flow<V>>(V::FLOWS).get(entered, 0).is_ok()
+        self.cached(entered).is_some()
+    }
+
+    /// What is cached of a flow.
+    pub fn cached<V: Family>(&mut self, entered: &Tuple<V>) -> Option<Flow<V>> {
+        self.hash(V::FLOWS).get(entered, 0).ok()
+    }
+
+    /// Has CLIENT's packet visit, as the first of all. A test run cannot be given a packet that carries a hash, so the
+    /// visit is put where packets without one find it: from here on any that leaves is taken for one that carries its.
+    #[track_caller]
+    pub fn visits<V: Family>(&mut self, packet: &Packet) {
+        assert_eq!(self.run("from_pod", HERE, packet).0, NEXT, "{packet}");
+        let mut visits = self.hash::<u32, Visit<V>>(V::VISITS);
+        let noted: Vec<_> = visits.iter().map(Result::unwrap).collect();
+        let [(hash, visit)] = noted[..] else { panic!("{} visits of {packet}", noted.len()) };
+        visits.remove(&hash).unwrap();
+        visits.insert(NO_HASH, visit, 0).unwrap();
+    }
+
+    /// The visit of [`Datapath::visits`].
+    pub fn visit<V: Family>(&mut self) -> Visit<V> {
+        self.hash(V::VISITS).get(&NO_HASH, 0).unwrap()
+    }
+
+    /// Changes that visit.
+    pub fn change_visit<V: Family>(&mut self, change: impl FnOnce(&mut Visit<V>)) {
+        let mut visit = self.visit::<V>();
+        change(&mut visit);
+        visit.seal = visit.digest();
+        self.hash(V::VISITS).insert(NO_HASH, visit, 0).unwrap();
     }
 
     /// Exempts a prefix of IPv4 from masquerade.
@@ -204,13 +252,30 @@ impl Datapath {
         }
     }
 
-    /// Lets every mapping's end come to pass.
+    /// Lets every mapping's end come to pass, as answers see it.
     pub fn expire_mappings<V: Family>(&mut self) {
-        for (answers, mut half) in self.halves::<V>(V::NAT_IN) {
+        self.expire::<V>(V::NAT_IN);
+    }
+
+    /// Lets the end of every half in one of the two maps come to pass.
+    pub fn expire<V: Family>(&mut self, map: &str) {
+        for (tuple, mut half) in self.halves::<V>(map) {
             // Far enough to be over at any jiffies, near enough not to lie ahead again.
             half.expires_at = half.expires_at.wrapping_sub(1 << 30);
-            self.hash(V::NAT_IN).insert(answers, half, 0).unwrap();
+            self.hash(map).insert(tuple, half, 0).unwrap();
         }
+    }
+
+    /// Takes a pod's address away, as DEL begins with.
+    pub fn forget_address<V: Family>(&mut self, actor: Actor) {
+        let mut endpoints = self.hash::<V::Address, EndpointEntry>(V::ENDPOINTS);
+        endpoints.remove(&V::address(actor)).unwrap();
+    }
+
+    /// Gives it back.
+    pub fn add_address<V: Family>(&mut self, actor: Actor) {
+        let entry = EndpointEntry { ifindex: HERE, mac: actor.mac, _pad: [0; 2] };
+        self.hash(V::ENDPOINTS).insert(V::address(actor), entry, 0).unwrap();
     }
 
     /// Runs `program` on one packet on each of two CPUs, at once; what comes out of each.
@@ -235,6 +300,12 @@ impl Datapath {
     pub fn run(&mut self, program: &str, received_by: u32, packet: &Packet) -> (i32, Vec<u8>) {
         let program: &SchedClassifier = self.object.program(program).unwrap().try_into().unwrap();
         test_run(program, received_by, &packet.bytes())
+    }
+
+    /// The same for octets that are no packet of this language.
+    pub fn run_bytes(&mut self, program: &str, received_by: u32, bytes: &[u8]) -> (i32, Vec<u8>) {
+        let program: &SchedClassifier = self.object.program(program).unwrap().try_into().unwrap();
+        test_run(program, received_by, bytes)
     }
 
     /// A pod's packet: the verdict and the whole packet are as stated.

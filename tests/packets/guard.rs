@@ -9,7 +9,7 @@ use netplug_tests::packet::{
 };
 use rstest::rstest;
 
-use crate::datapath::{Datapath, NEXT, SHOT};
+use crate::datapath::{Datapath, HERE, NEXT, SHOT};
 
 #[rstest]
 fn another_pods_address_is_no_source(#[values(V4, V6)] family: Family) {
@@ -32,6 +32,45 @@ fn another_pods_address_is_not_claimed_by_arp() {
     let thief = Actor { mac: CLIENT.mac, ..WEB };
     datapath.drops(&arp_reply(thief, GATEWAY), Counter::ArpClaim);
     datapath.drops(&arp_reply(WEB, GATEWAY), Counter::SourceMac);
+    // Hosts heed hardware type 6 (IEEE 802) as well as 1, and nobody checked what it says.
+    let mut other_kind = arp_reply(thief, GATEWAY).bytes();
+    other_kind[15] = 6;
+    let (verdict, _) = datapath.run_bytes("from_pod", HERE, &other_kind);
+    assert_eq!(verdict, SHOT);
+    assert_eq!(datapath.counted(Counter::ArpClaim), 2);
+}
+
+/// The kernel takes the outer tag off before the programs run, hosts the inner one after.
+#[rstest]
+fn what_is_behind_two_tags_does_not_pass(#[values([0x81, 0], [0x88, 0xa8])] inner: [u8; 2]) {
+    let mut bytes =
+        (eth(WEB, GATEWAY) / ip(V4, WEB, GATEWAY) / udp(40000, 80) / payload(b"hidden")).bytes();
+    bytes.splice(12..12, [inner[0], inner[1], 0, 0]);
+    let mut datapath = Datapath::new();
+    assert_eq!(datapath.run_bytes("from_pod", HERE, &bytes).0, SHOT);
+    assert_eq!(datapath.counted(Counter::PriorityTag), 1);
+}
+
+/// 169.254.20.10 is a node's DNS cache, 169.254.169.254 a cloud's metadata: no pod is either.
+#[rstest]
+fn a_link_local_source_reaches_nobody_beyond_the_link(#[values(V4, V6)] family: Family) {
+    let local = Actor {
+        v4: std::net::Ipv4Addr::new(169, 254, 20, 10),
+        v6: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9),
+        ..CLIENT
+    };
+    let mut datapath = Datapath::new();
+    datapath.drops(
+        &(eth(CLIENT, GATEWAY) / ip(family, local, WEB) / udp(53, 40000) / payload(b"answer")),
+        Counter::SourceAddress,
+    );
+    let other = Actor {
+        v4: std::net::Ipv4Addr::new(169, 254, 1, 1),
+        v6: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+        ..WEB
+    };
+    let on_link = eth(CLIENT, WEB) / ip(family, local, other) / udp(53, 40000) / payload(b"hello");
+    datapath.enters(&on_link, NEXT, &on_link);
 }
 
 #[test]
@@ -92,4 +131,11 @@ fn a_pod_is_no_dhcp_server() {
     datapath.drops(&v4, Counter::DhcpServer);
     let v6 = eth(CLIENT, WEB) / ipv6(CLIENT, WEB) / udp(547, 546) / payload(b"reply");
     datapath.drops(&v6, Counter::DhcpServer);
+    let first =
+        eth(CLIENT, WEB) / ipv4(CLIENT, WEB).fragment(0, true) / udp(67, 68) / payload(b"offer");
+    datapath.drops(&first, Counter::DhcpServer);
+    let client = Actor { v6: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9), ..WEB };
+    let hidden =
+        eth(CLIENT, WEB) / ipv6(CLIENT, client).options(1) / udp(547, 546) / payload(b"reply");
+    datapath.drops(&hidden, Counter::HiddenDiscovery);
 }

@@ -6,6 +6,7 @@
 mod datapath;
 mod follow;
 mod guard;
+mod learn;
 mod leave;
 mod masquerade;
 mod own;

@@ -5,7 +5,7 @@ use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip;
 use netplug_common::maps::flow::Flow;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE, WEB};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, WEB};
 use netplug_tests::packet;
 use netplug_tests::packet::{Packet, assert_same, echo, echo_reply, eth, ipv4, payload, tcp, udp};
 use rstest::rstest;
@@ -193,6 +193,11 @@ fn answers_to_a_call_from_outside_are_not_masqueraded(#[values(V4, V6)] family: 
     let mut datapath = with_one_port();
     let call = back(family, CLIENT, 80, 6);
     becomes(&mut datapath, "from_uplink", &call, &call);
+    let call = eth(GATEWAY, CLIENT)
+        / packet::ip(family, OUTSIDE, CLIENT).ttl(63)
+        / tcp(80, 80).ack()
+        / payload(b"call");
+    becomes(&mut datapath, "to_pod", &call, &call);
     let answer = eth(NODE_1, OUTSIDE)
         / packet::ip(family, CLIENT, OUTSIDE)
         / tcp(80, 80).ack()
@@ -218,4 +223,114 @@ fn the_hosts_own_packets_are_not_touched(#[values(V4, V6)] family: Family) {
     let (verdict, bytes) = datapath.run("to_uplink", 0, &own);
     assert_eq!(verdict, NEXT);
     assert_same(&own.bytes(), &bytes);
+}
+
+/// A stranger's packet that the host does not let through must not keep a pod's from being masqueraded.
+#[rstest]
+fn a_call_that_the_host_drops_changes_nothing(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let call = back(family, CLIENT, 80, 17);
+    becomes(&mut datapath, "from_uplink", &call, &call);
+    becomes(
+        &mut datapath,
+        "to_uplink",
+        &out(family, CLIENT, 80, 17),
+        &out(family, NODE_1, 2000, 17),
+    );
+}
+
+#[rstest]
+fn an_ended_call_from_outside_is_no_reason_not_to_masquerade(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let call = eth(GATEWAY, CLIENT)
+            / packet::ip(family, OUTSIDE, CLIENT)
+            / udp(80, 80)
+            / payload(b"call");
+        becomes(&mut datapath, "to_pod", &call, &call);
+        let leaves = out(family, CLIENT, 80, 17);
+        becomes(&mut datapath, "to_uplink", &leaves, &leaves);
+        datapath.expire::<V>(V::NAT_OUT);
+        datapath.expire::<V>(V::NAT_IN);
+        becomes(&mut datapath, "to_uplink", &leaves, &out(family, NODE_1, 2000, 17));
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
+}
+
+/// What the host sends by its own NAT, and its own echoes, are as good as sockets of its.
+#[rstest]
+fn a_port_that_the_hosts_nat_has_is_not_masquerades(
+    #[values(V4, V6)] family: Family,
+    #[values(6, 17, 1)] protocol: u8,
+) {
+    let mut datapath = with_one_port();
+    let hosts = out(family, NODE_1, 2000, protocol);
+    becomes(&mut datapath, "to_uplink", &hosts, &hosts);
+    assert_eq!(datapath.run("to_uplink", HERE, &out(family, CLIENT, 40000, protocol)).0, SHOT);
+    let answer = back(family, NODE_1, 2000, protocol);
+    becomes(&mut datapath, "from_uplink", &answer, &answer);
+    assert_eq!(datapath.counted(Counter::NoMapping), 0);
+}
+
+#[rstest]
+fn a_port_that_masquerade_has_is_not_the_hosts_nats(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
+    becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+    assert_eq!(datapath.run("to_uplink", HERE, &leaves.1).0, SHOT);
+    assert_eq!(datapath.counted(Counter::TupleInUse), 1);
+}
+
+#[rstest]
+fn an_identifier_of_the_hosts_own_echo_is_the_hosts(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let leaves = (out(family, CLIENT, 40000, 1), out(family, NODE_1, 2000, 1));
+    let answer = (back(family, NODE_1, 2000, 1), back(family, CLIENT, 40000, 1));
+    becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+    becomes(&mut datapath, "from_uplink", &answer.0, &answer.1);
+    // The host itself asks under the same identifier.
+    assert_eq!(datapath.run("to_uplink", 0, &leaves.1).0, NEXT);
+    becomes(&mut datapath, "from_uplink", &answer.0, &answer.0);
+    assert_eq!(datapath.run("to_uplink", HERE, &leaves.0).0, SHOT, "there is no other identifier");
+}
+
+#[rstest]
+fn answers_of_a_mapping_that_has_ended_are_the_hosts(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
+        becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+        datapath.expire_mappings::<V>();
+        let answer = back(family, NODE_1, 2000, 17);
+        becomes(&mut datapath, "from_uplink", &answer, &answer);
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
+}
+
+/// DEL takes the pod's address first, then its mappings: while packets come, nothing must write them again.
+#[rstest]
+fn a_mapping_of_a_pod_that_is_gone_is_not_healed(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
+        let answer = back(family, NODE_1, 2000, 17);
+        for lost in [V::NAT_OUT, V::NAT_IN] {
+            becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+            datapath.forget_address::<V>(CLIENT);
+            datapath.lose::<V>(lost, |_| true);
+            becomes(&mut datapath, "from_uplink", &answer, &answer);
+            assert_eq!(datapath.halves::<V>(lost).len(), 0, "{lost}");
+            datapath.add_address::<V>(CLIENT);
+        }
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
 }

@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::retry::TRIES;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{CLIENT, GATEWAY, OUTSIDE, WEB};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, OUTSIDE, WEB};
 use netplug_tests::packet::{
     Neighbour, echo, eth, ip, ipv6, neighbour_solicitation, payload, tcp, udp,
 };
@@ -27,6 +27,19 @@ fn a_packet_for_the_gateway_is_left_as_it_is(#[values(V4, V6)] family: Family) {
         / tcp(40000, 80).ack()
         / payload(b"hello");
     datapath.enters(&packet, NEXT, &packet);
+}
+
+/// Every pod of the bridge would take it, and no rule in FORWARD would have seen it.
+#[rstest]
+fn a_packet_for_one_pod_in_a_frame_for_all_is_addressed_to_the_gateway(
+    #[values(V4, V6)] family: Family,
+    #[values([0xff; 6], [0x01, 0, 0x5e, 0, 0, 1])] mac: [u8; 6],
+) {
+    let mut datapath = Datapath::new();
+    let all = Actor { mac, ..WEB };
+    let to = |whom, about| eth(CLIENT, whom) / ip(family, CLIENT, about) / udp(40000, 53);
+    datapath.enters(&to(all, WEB), NEXT, &to(GATEWAY, WEB));
+    datapath.enters(&to(all, OUTSIDE), NEXT, &to(all, OUTSIDE));
 }
 
 #[rstest]

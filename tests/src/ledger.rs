@@ -19,12 +19,15 @@ pub struct Inventory {
 }
 
 /// Sysctls of the node as such that netplug may set, and sets back.
-const SYSCTLS: [&str; 5] = [
+const SYSCTLS: [&str; 8] = [
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/send_redirects",
     "net/ipv6/conf/all/forwarding",
     "net/netfilter/nf_conntrack_tcp_be_liberal",
     "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst",
+    "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged",
+    "net/netfilter/nf_conntrack_udp_timeout",
+    "net/netfilter/nf_conntrack_udp_timeout_stream",
 ];
 
 impl Inventory {

@@ -4,12 +4,15 @@ use serde_json::{Value, json};
 
 use crate::cast::{Family, NON_MASQUERADE, pod_cidr, ptp_cidr};
 
-/// The name of every network here: one name, one folder of leases, whoever gives them out.
+/// The name of every network here that is not [`Network::named`] otherwise: one name, one folder of leases, whoever
+/// gives them out.
 pub const NAME: &str = "pods";
 
 /// A conflist, in parts.
 #[derive(Debug, Clone)]
 pub struct Network {
+    /// `name`.
+    pub name: String,
     /// `cniVersion`.
     pub cni_version: String,
     /// `plugins`, in the order of their ADD.
@@ -18,7 +21,7 @@ pub struct Network {
 
 impl Network {
     fn of(plugins: Vec<Value>) -> Self {
-        Self { cni_version: "1.0.0".into(), plugins }
+        Self { name: NAME.into(), cni_version: "1.0.0".into(), plugins }
     }
 
     /// netplug alone, with an answer to every question that it may be asked.
@@ -51,6 +54,12 @@ impl Network {
     #[must_use]
     pub fn ptp() -> Self {
         Self::of(vec![json!({"type": "ptp", "ipMasq": false, "ipam": host_local(ptp_cidr)})])
+    }
+
+    /// The network under a name of its own: another beside the first, with leases of its own.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// netplug after the plugins that are there.

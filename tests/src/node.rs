@@ -3,7 +3,7 @@
 //! Everything it is made of hangs on file descriptors of this process, so it is gone when the process is. With
 //! `NETPLUG_KEEP=1` a sleeping process inside keeps it, and the lines to look into it are printed.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -188,12 +188,18 @@ impl Node {
     /// When it fails: with what it said.
     #[track_caller]
     pub fn netplug(&self, line: &str) -> String {
-        let mut command = self.runtime.cli();
-        command.args(line.split_whitespace());
-        let output = self.namespace.output(command, b"");
+        let output = self.try_netplug(line);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "`netplug {line}` failed: {said}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// [`Node::netplug`] for lines that may fail.
+    #[track_caller]
+    pub fn try_netplug(&self, line: &str) -> Output {
+        let mut command = self.runtime.cli();
+        command.args(line.split_whitespace());
+        self.namespace.output(command, b"")
     }
 
     /// [`Node::netplug`] with `-o json`, parsed.

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::namespace::Namespace;
-use crate::network::{NAME, Network};
+use crate::network::Network;
 
 /// Where Debian installs the reference plugins.
 pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
@@ -224,7 +224,7 @@ impl Runtime {
 pub fn config(list: &Network, plugin: &Value, previous: Option<&Value>) -> Value {
     let mut config = plugin.clone();
     config["cniVersion"] = json!(list.cni_version);
-    config["name"] = json!(NAME);
+    config["name"] = json!(list.name);
     if let Some(previous) = previous {
         config["prevResult"] = previous.clone();
     }

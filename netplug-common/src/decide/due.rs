@@ -4,8 +4,8 @@ use crate::ip::IpVersion;
 use crate::maps::flow::{DIRECT, Flow};
 
 /// When a flow learned at `now` asks the host again: after `revisit`, less up to a quarter of it by `hash`, so
-/// that flows learned together do not all ask together. Never later than `revisit`: conntrack's shortest
-/// timeout (30 s for UDP, `nf_conntrack_udp_timeout`) must not pass between two visits.
+/// that flows learned together do not all ask together. Never later than `revisit`: by so much are conntrack's timeouts
+/// for UDP put off, so that a flow that is cached is not forgotten sooner than one that is not.
 #[inline(always)]
 #[must_use]
 pub const fn revisit_at(now: u64, revisit: u64, hash: u32) -> u64 {
@@ -21,7 +21,7 @@ pub enum Standing {
     Good,
     /// Of another epoch or interface, or due: a miss.
     Void,
-    /// Of another epoch, but made without the host; userspace's own maps can tell whether it still holds.
+    /// Of another epoch, or due, but made without the host; userspace's own maps can tell whether it still holds.
     Recheck,
 }
 
@@ -31,10 +31,8 @@ pub enum Standing {
 pub fn standing<V: IpVersion>(flow: &Flow<V>, ifindex: u32, epoch: u32, now: u64) -> Standing {
     if flow.entered_by != ifindex {
         Standing::Void
-    } else if flow.epoch != epoch {
+    } else if flow.epoch != epoch || now >= flow.revisit_at {
         if flow.flags & DIRECT != 0 { Standing::Recheck } else { Standing::Void }
-    } else if now >= flow.revisit_at {
-        Standing::Void
     } else {
         Standing::Good
     }
@@ -71,9 +69,10 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_entry_of_another_epoch_is_checked_again_and_not_from_another_interface() {
+    fn a_direct_entry_that_is_due_is_checked_again_and_not_from_another_interface() {
         let direct = Flow { flags: DIRECT, ..flow() };
         assert_eq!(standing(&direct, 7, 4, 99), Standing::Recheck);
+        assert_eq!(standing(&direct, 7, 3, 100), Standing::Recheck);
         assert_eq!(standing(&direct, 8, 4, 99), Standing::Void);
     }
 }

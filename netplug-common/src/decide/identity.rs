@@ -9,7 +9,8 @@ use bytemuck::{Pod, Zeroable};
 pub struct Identity {
     /// Length of the L3 packet in bytes, and its protocol in the high byte.
     pub length: u32,
-    /// IPv4 identification (RFC 791); the flow label's word for IPv6.
+    /// IPv4 identification and type of service (RFC 791); for IPv6 the word with traffic class and flow label. A host that
+    /// marks some packets (DSCP) is to see each of them.
     pub id: u32,
     /// TCP sequence number, or the UDP length.
     pub first: u32,

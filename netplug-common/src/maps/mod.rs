@@ -10,7 +10,7 @@
 //! | FLOWS4/6 | LRU hash | leave → enter |
 //! | VISITS4/6 | LRU hash | enter → leave |
 //! | NAT_OUT4/6, NAT_IN4/6 | LRU hash | uplink programs |
-//! | NAT_STATE | array\[1\] | uplink programs |
+//! | NAT_STATE | array\[2\] | uplink programs |
 //! | COUNTERS | per-CPU array | all → userspace |
 //!
 //! Addresses, ports and MACs are byte arrays as on the wire; every other number is in the machine's order.

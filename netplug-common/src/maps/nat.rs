@@ -1,9 +1,9 @@
-//! NAT_OUT4/6 and NAT_IN4/6: the two halves of a mapping. NAT_STATE: what the search for ports remembers.
+//! NAT_OUT4/6 and NAT_IN4/6: the two halves of a mapping. NAT_STATE: what the search for ports remembers, IPv4 first.
 //! Shape    LRU hash, Tuple → Mapping, 131,072 entries each. NAT_OUT is keyed by the tuple as a pod sends it,
 //!          NAT_IN by the answers' tuple as it arrives from outside
 //! Writes   `to_uplink` and `from_uplink`; each writes the half it finds missing
 //! Reads    `to_uplink` and `from_uplink`, on the miss path; `netplug nat`
-//! Ends     LRU; a mapping past `expires_at` may be displaced by a new one that wants its port
+//! Ends     LRU; past `expires_at` it counts no more, and a new one may take its place
 //! Missing  one half is written again from the other. Both: the same port is chosen again, if it is still free
 //! Order    addresses and ports as on the wire
 //! Units    expires_at in jiffies, the low 32 bits
@@ -18,6 +18,8 @@ use crate::tuple::Port;
 pub const TRANSLATED: u8 = 1;
 /// Kind: the packet belongs to a connection that came in from outside, and goes as it is.
 pub const IDENTITY: u8 = 2;
+/// Kind, in NAT_IN only: answers with this tuple are the host's own affair, or its NAT's. Keeps masquerade from the port.
+pub const HOST: u8 = 3;
 
 /// Half a mapping. Its first eight bytes are compared and exchanged as one, so that an expired half's port gets one new
 /// holder.
@@ -28,7 +30,7 @@ pub struct Mapping<V: IpVersion> {
     pub expires_at: u32,
     /// The port that goes with `address`.
     pub port: Port,
-    /// [`TRANSLATED`] or [`IDENTITY`]; 0 while it changes hands.
+    /// [`TRANSLATED`], [`IDENTITY`] or [`HOST`]; 0 while it changes hands.
     pub kind: u8,
     /// One of `decide::mapping_life::Stage`.
     pub stage: u8,
@@ -37,14 +39,12 @@ pub struct Mapping<V: IpVersion> {
 }
 plain_old_data!(Mapping<V> { 12, 24 });
 
-/// What the search for a port remembers.
+/// What the search for a port remembers of a family.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct NatState {
     /// From when on NAT_IN may be rebuilt from NAT_OUT again: nanoseconds of the monotonic clock.
     pub rebuild_after: u64,
     /// No mapping was ever given a candidate beyond this one, so none need be looked for there.
-    pub deepest: u32,
-    /// Always zero.
-    pub _pad: [u8; 4],
+    pub deepest: u64,
 }

@@ -28,8 +28,9 @@ pub struct Visit<V: IpVersion> {
     pub entered_by: u32,
     /// How often in this run a packet of the flow was noted without being learned from.
     pub tries: u32,
-    /// Always zero.
-    pub _pad: [u8; 4],
+    /// [`crate::maps::config::Config::epoch`] when the packet was handed to the host: what the host decides on the
+    /// way belongs to this one, even if another begins before the packet leaves.
+    pub epoch: u32,
 }
 plain_old_data!(Visit<V> { 16 + 16 + 20 + 12, 16 + 40 + 20 + 12 });
 
@@ -44,6 +45,6 @@ impl<V: IpVersion> Visit<V> {
         digest ^= u64::from(identity.length) << 32 | u64::from(identity.id);
         digest = digest.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         digest ^= u64::from(identity.first) << 32 | u64::from(identity.second);
-        digest.rotate_left(23) ^ u64::from(identity.third)
+        digest.rotate_left(23) ^ u64::from(self.epoch) << 32 ^ u64::from(identity.third)
     }
 }

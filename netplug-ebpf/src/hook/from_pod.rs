@@ -26,11 +26,8 @@ pub fn run<V: Header + guard::Rules>(skb: Skb) -> Outcome {
 #[inline(never)]
 fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
     let config = maps::config()?;
-    if skb.is_tagged() {
-        return Some(Ok(Verdict::Next));
-    }
     skb.reach(HEADERS);
-    if config.steering == STEERING_ALWAYS {
+    if skb.is_tagged() || config.steering == STEERING_ALWAYS {
         return None;
     }
     flow_cache::follow(skb, &V::plain(skb)?, config)
@@ -40,6 +37,10 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
 fn miss<V: Header + guard::Rules>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
+    if skb.is_tagged() {
+        guard::check_tag(skb, port, true)?;
+        return Ok(Verdict::Next);
+    }
     let Some(packet) = V::any(skb) else { return Ok(Verdict::Next) };
     guard::check(skb, &packet, port)?;
     if direct::open(skb, &packet, port, config).is_some()
@@ -55,6 +56,18 @@ fn miss<V: Header + guard::Rules>(skb: Skb) -> Outcome {
 #[inline(always)]
 pub fn run_arp(skb: Skb) -> Outcome {
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
+    if skb.is_tagged() {
+        guard::check_tag(skb, port, true)?;
+        return Ok(Verdict::Next);
+    }
     guard::check_arp(skb, port)?;
+    Ok(Verdict::Next)
+}
+
+/// The program for a frame that has a tag behind its tag.
+#[inline(always)]
+pub fn run_tagged(skb: Skb) -> Outcome {
+    let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
+    guard::check_tag(skb, port, false)?;
     Ok(Verdict::Next)
 }

@@ -1,7 +1,7 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
-//! 1 redirected by us, or the host's own: done  2 from a pod, to where pods are not known: masquerade
-//! 3 learn what the host, and we, made of the packet
+//! 1 the host's own: done, but for the identifiers of its echoes  2 redirected by us: done
+//! 3 from a pod, to where pods are not known: masquerade  4 learn what the host, and we, made of the packet
 
 use netplug_common::counter::Counter;
 
@@ -9,14 +9,29 @@ use crate::apart::Apart;
 use crate::maps;
 use crate::report;
 use crate::skb::Skb;
+use crate::stage::masquerade;
 use crate::verdict::{Outcome, Verdict};
 
-/// The program for one family; each has a stack of its own.
-#[inline(never)]
+/// The program for one family. What the host sends and what it forwards are functions of their own, each with a stack of
+/// its own.
+#[inline(always)]
 pub fn run<V: Apart>(skb: Skb) -> Outcome {
-    if skb.received_by() == 0 {
-        return Ok(Verdict::Next);
+    if skb.received_by() != 0 {
+        return forwarded::<V>(skb);
     }
+    if V::is_icmp(skb) {
+        own::<V>(skb);
+    }
+    Ok(Verdict::Next)
+}
+
+#[inline(never)]
+fn own<V: Apart>(skb: Skb) {
+    masquerade::own::<V>(skb);
+}
+
+#[inline(never)]
+fn forwarded<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     if skb.marker() == config.marker {
         skb.set_marker(0);

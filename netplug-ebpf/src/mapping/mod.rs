@@ -1,7 +1,11 @@
 //! Mappings: who holds which port of an uplink's address. Used by the masquerade stage only.
 //!
-//! A mapping is two entries, and each heals the other: whoever finds one half writes the missing one. A half
-//! of NAT_IN that is missed while the pod is silent is found again in NAT_OUT (`rebuild`).
+//! A mapping is two entries, and each heals the other: whoever finds one half writes the missing one, as long as there is
+//! a pod of that address. A half of NAT_IN that is missed while the pod is silent is found again in NAT_OUT (`rebuild`).
+//! One that has ended counts for nothing, until a packet of its pod's takes it up again.
+//!
+//! What the host's own NAT sends by an uplink's address holds its port in NAT_IN too (`reserve`): masquerade does not
+//! take it, and answers are not taken for a pod's.
 
 mod rebuild;
 mod search;
@@ -14,11 +18,12 @@ use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::{Stage, has_expired, next, seconds};
 use netplug_common::maps::config::Config;
-use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST, IDENTITY, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
 use crate::atomic;
+use crate::maps;
 use crate::packet::{Header, Packet};
 use crate::report;
 use crate::skb::Skb;
@@ -70,12 +75,16 @@ fn take<V: Header>(half: *mut Mapping<V>, clock: &Clock) -> bool {
     has_expired(head.expires_at(), clock.low()) && head.becomes(half, clock, 0)
 }
 
-/// Keeps the port of a half for its holder, as long as nobody has taken it.
+/// Keeps the port of a half for its holder, as long as nobody has taken it: when it has ended, a socket of the host's may
+/// have, too.
 #[inline(always)]
-fn keep<V: Header>(half: *mut Mapping<V>, clock: &Clock) -> bool {
+fn keep<V: Header>(skb: Skb, half: *mut Mapping<V>, answers: &Tuple<V>, clock: &Clock) -> bool {
     let head = Head::of(half);
-    head.kind() == TRANSLATED
-        && (!has_expired(head.expires_at(), clock.low()) || head.becomes(half, clock, TRANSLATED))
+    if head.kind() != TRANSLATED {
+        return false;
+    }
+    !has_expired(head.expires_at(), clock.low())
+        || (!has_socket(skb, answers) && head.becomes(half, clock, TRANSLATED))
 }
 
 /// A half's `expires_at`, `port`, `kind` and `stage`, read at once (the target is little endian).
@@ -138,15 +147,18 @@ pub fn source_for<V: Apart>(
     if let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple) {
         // SAFETY: the verifier knows the pointer to be a value's.
         let mapping = unsafe { *known };
-        if mapping.kind == IDENTITY {
+        if mapping.kind == IDENTITY && !has_expired(mapping.expires_at, clock.low()) {
             touch(known, packet, clock);
             return AS_IT_IS;
         }
-        if mapping.address == *address && holds(packet, clock, &mapping) {
+        if mapping.kind == TRANSLATED
+            && mapping.address == *address
+            && holds(skb, packet, clock, &mapping)
+        {
             touch(known, packet, clock);
             return u32::from(mapping.port.get());
         }
-    } else if is_answer(packet) {
+    } else if is_answer(packet, clock) {
         write_identity_out(packet, clock);
         report::count(skb, Counter::Healed);
         return AS_IT_IS;
@@ -155,21 +167,32 @@ pub fn source_for<V: Apart>(
     if port == 0 {
         return NONE_LEFT;
     }
-    let mapping = half(packet, clock, TRANSLATED, *address, Port::new(port as u16));
-    // Full, or taken away at once by another CPU: the next packet finds NAT_IN and writes it again.
-    let _ = V::nat_out().insert(&packet.tuple, &mapping, u64::from(BPF_ANY));
+    write_translation_out(packet, clock, address, port);
     port
 }
 
-/// Whether NAT_IN agrees with NAT_OUT's `mapping` of `packet`; written again where it is missing.
-#[inline(always)]
-fn holds<V: Header>(packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>) -> bool {
+/// Out of line, as `reserve`.
+#[inline(never)]
+fn write_translation_out<V: Header>(
+    packet: &Packet<V>,
+    clock: &Clock,
+    address: &V::Address,
+    port: u32,
+) {
+    let mapping = half(packet, clock, TRANSLATED, *address, Port::new(port as u16));
+    // Full, or taken away at once by another CPU: the next packet finds NAT_IN and writes it again.
+    let _ = V::nat_out().insert(&packet.tuple, &mapping, u64::from(BPF_ANY));
+}
+
+/// Whether NAT_IN agrees with NAT_OUT's `mapping` of `packet`; written again where it is missing. Out of line, as `reserve`.
+#[inline(never)]
+fn holds<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>) -> bool {
     let answers = answers_to(&packet.tuple, mapping);
     match V::nat_in().get_ptr_mut(&answers) {
         Some(other) => {
             // SAFETY: the verifier knows the pointer to be a value's.
             let is_ours = unsafe { is_half_of(&*other, &packet.tuple) };
-            if is_ours && keep(other, clock) {
+            if is_ours && keep(skb, other, &answers, clock) {
                 touch(other, packet, clock);
                 return true;
             }
@@ -197,11 +220,10 @@ fn is_half_of<V: Header>(half: &Mapping<V>, tuple: &Tuple<V>) -> bool {
 
 /// Whether a packet answers one that came in to the pod's own address.
 #[inline(always)]
-fn is_answer<V: Header>(packet: &Packet<V>) -> bool {
+fn is_answer<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
+    let Some(half) = V::nat_in().get_ptr(packet.tuple.reversed()) else { return false };
     // SAFETY: the verifier knows the pointer to be a value's.
-    V::nat_in()
-        .get_ptr(packet.tuple.reversed())
-        .is_some_and(|half| unsafe { (*half).kind } == IDENTITY)
+    unsafe { (*half).kind == IDENTITY && !has_expired((*half).expires_at, clock.low()) }
 }
 
 /// What is known of a packet from outside.
@@ -221,63 +243,105 @@ pub enum Found {
 #[inline(always)]
 pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut Tuple<V>) -> Found {
     let Some(known) = V::nat_in().get_ptr_mut(&packet.tuple) else { return Found::Nothing };
-    touch(known, packet, clock);
     // SAFETY: the verifier knows the pointer to be a value's.
     let mapping = unsafe { *known };
+    // LRU elements change hands at once, also under a reader's: it was this tuple's all the while only if it still is.
+    let is_still = V::nat_in().get_ptr_mut(&packet.tuple) == Some(known);
+    if !is_still || has_expired(mapping.expires_at, clock.low()) {
+        return Found::Nothing;
+    }
+    if mapping.kind == HOST {
+        touch(known, packet, clock);
+        return Found::Identity;
+    }
+    // A pod that is being deleted is no reason to write what DEL removes.
+    if maps::endpoint::<V>(&mapping.address).is_none() {
+        return Found::Nothing;
+    }
+    touch(known, packet, clock);
     if mapping.kind == IDENTITY {
-        write_identity_out_reversed(packet, clock);
+        write_out(&packet.tuple.reversed(), packet, clock, IDENTITY);
         return Found::Identity;
     }
     to.destination = mapping.address;
     to.destination_port = mapping.port;
-    let sent = to.reversed();
-    match V::nat_out().get_ptr_mut(&sent) {
-        Some(other) => touch(other, packet, clock),
-        None => {
-            let tuple = &packet.tuple;
-            let other = half(packet, clock, TRANSLATED, tuple.destination, tuple.destination_port);
-            if V::nat_out().insert(&sent, &other, u64::from(BPF_NOEXIST)).is_ok() {
-                report::count(skb, Counter::Healed);
-            }
-        }
+    if write_out(&to.reversed(), packet, clock, TRANSLATED) {
+        report::count(skb, Counter::Healed);
     }
     Found::Translation
 }
 
-/// Notes that a packet from outside called a pod by its own address: neither it nor the answers are translated.
+/// Puts off the end of the half in NAT_OUT of what the pod sends as `sent`, where `packet` is an answer to it that has not
+/// been translated back; writes it where it is missing, and then returns `true`.
+#[inline(always)]
+fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind: u8) -> bool {
+    if let Some(known) = V::nat_out().get_ptr_mut(sent) {
+        touch(known, packet, clock);
+        return false;
+    }
+    let Tuple { destination, destination_port, .. } = packet.tuple;
+    let out = half(packet, clock, kind, destination, destination_port);
+    // Full: the next packet tries again.
+    V::nat_out().insert(sent, &out, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// Notes that `packet`, which the host hands to a pod, came in from outside to the pod's own address: answers are not
+/// translated.
 #[inline(always)]
 pub fn write_identity<V: Header>(packet: &Packet<V>, clock: &Clock) {
     let tuple = &packet.tuple;
-    let out = half(packet, clock, IDENTITY, tuple.destination, tuple.destination_port);
     let answer = tuple.reversed();
-    // A flow that is masqueraded already stays so; a full map costs the answers a masquerade, as it would with
-    // the kernel's.
-    if V::nat_out().insert(&answer, &out, u64::from(BPF_NOEXIST)).is_ok() || is_identity(&answer) {
-        let _ = V::nat_in().insert(tuple, &out, u64::from(BPF_NOEXIST));
+    let identity = half(packet, clock, IDENTITY, tuple.destination, tuple.destination_port);
+    if let Some(known) = V::nat_out().get_ptr_mut(&answer) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let Mapping { kind, expires_at, .. } = unsafe { *known };
+        // A flow that is masqueraded stays so.
+        if kind != IDENTITY && !has_expired(expires_at, clock.low()) {
+            return;
+        }
     }
+    // A full map costs the answers a masquerade, as it would with the kernel's.
+    let _ = V::nat_out().insert(&answer, &identity, u64::from(BPF_ANY));
+    let _ = V::nat_in().insert(tuple, &identity, u64::from(BPF_ANY));
 }
 
-#[inline(always)]
-fn is_identity<V: Header>(sent: &Tuple<V>) -> bool {
-    // SAFETY: the verifier knows the pointer to be a value's.
-    V::nat_out().get_ptr(sent).is_some_and(|half| unsafe { (*half).kind } == IDENTITY)
+/// Has the host hold the port that `packet`, which it sends by an uplink's address, leaves by. `false`: a pod holds it.
+/// Out of line: the search for a pod's port has the stack to itself.
+#[inline(never)]
+pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
+    let answers = packet.tuple.reversed();
+    if let Some(known) = V::nat_in().get_ptr_mut(&answers) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let Mapping { kind, expires_at, .. } = unsafe { *known };
+        if kind == HOST {
+            touch(known, packet, clock);
+            return true;
+        }
+        if !has_expired(expires_at, clock.low()) {
+            return false;
+        }
+    }
+    let Tuple { source, source_port, .. } = packet.tuple;
+    let half = half(packet, clock, HOST, source, source_port);
+    // Full: the next packet tries again.
+    let _ = V::nat_in().insert(&answers, &half, u64::from(BPF_ANY));
+    true
 }
 
+/// The same where the host cannot be refused it: a pod that holds it gets another.
 #[inline(always)]
+pub fn take_for_host<V: Header>(packet: &Packet<V>, clock: &Clock) {
+    let Tuple { source, source_port, .. } = packet.tuple;
+    let half = half(packet, clock, HOST, source, source_port);
+    // Full: the next packet tries again.
+    let _ = V::nat_in().insert(&packet.tuple.reversed(), &half, u64::from(BPF_ANY));
+}
+
+/// Out of line, as `reserve`.
+#[inline(never)]
 fn write_identity_out<V: Header>(packet: &Packet<V>, clock: &Clock) {
     let tuple = &packet.tuple;
     let out = half(packet, clock, IDENTITY, tuple.source, tuple.source_port);
     // Full: the next answer tries again.
     let _ = V::nat_out().insert(tuple, &out, u64::from(BPF_NOEXIST));
-}
-
-#[inline(always)]
-fn write_identity_out_reversed<V: Header>(packet: &Packet<V>, clock: &Clock) {
-    let tuple = &packet.tuple;
-    let out = half(packet, clock, IDENTITY, tuple.destination, tuple.destination_port);
-    match V::nat_out().get_ptr_mut(tuple.reversed()) {
-        Some(known) => touch(known, packet, clock),
-        // Full: the next packet tries again.
-        None => drop(V::nat_out().insert(&tuple.reversed(), &out, u64::from(BPF_NOEXIST))),
-    }
 }

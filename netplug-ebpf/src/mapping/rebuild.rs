@@ -22,7 +22,7 @@ use crate::packet::Header;
 /// recent.
 #[inline(always)]
 pub fn rebuild<V: Header>(clock: &Clock) -> bool {
-    let Some(state) = maps::nat_state() else { return false };
+    let Some(state) = maps::nat_state::<V>() else { return false };
     // SAFETY: takes nothing.
     let began = unsafe { helpers::bpf_ktime_get_ns() };
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs at once only do the work twice.
@@ -50,12 +50,15 @@ extern "C" fn write_half<V: Header>(
     mapping: *const Mapping<V>,
     now: *const u32,
 ) -> i64 {
-    // SAFETY: the helper passes a key and a value of NAT_OUT, and what `rebuild` gave it.
-    let (tuple, mapping, now) = unsafe { (*tuple, *mapping, *now) };
-    if mapping.kind == TRANSLATED && !has_expired(mapping.expires_at, now) {
-        let half = Mapping { address: tuple.source, port: tuple.source_port, ..mapping };
+    // SAFETY: the helper passes a key and a value of NAT_OUT, and what `rebuild` gave it. Not copied: the stack is short.
+    let (tuple, mapping, now) = unsafe { (&*tuple, &*mapping, *now) };
+    if mapping.kind == TRANSLATED
+        && !has_expired(mapping.expires_at, now)
+        && maps::endpoint::<V>(&tuple.source).is_some()
+    {
+        let half = Mapping { address: tuple.source, port: tuple.source_port, ..*mapping };
         // There already, or full: nothing to do.
-        let _ = V::nat_in().insert(&answers_to(&tuple, &mapping), &half, u64::from(BPF_NOEXIST));
+        let _ = V::nat_in().insert(&answers_to(tuple, mapping), &half, u64::from(BPF_NOEXIST));
     }
     0
 }

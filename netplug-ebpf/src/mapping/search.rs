@@ -20,7 +20,7 @@ use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 use crate::mapping::{Clock, half, is_half_of, keep, take};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
-use crate::{maps, report};
+use crate::{atomic, maps, report};
 
 /// What the loops over candidates share. Plain values and the context only: the verifier follows it by the stack.
 struct Search<'a, V: Header> {
@@ -45,8 +45,8 @@ pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u3
     if !is_first(packet.tcp_flags) {
         // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
         // which the same candidates are tried once more.
-        let deepest = maps::nat_state().map_or(0, |state| unsafe { (*state).deepest });
-        search.over(deepest.wrapping_add(1), adopt::<V>);
+        let deepest = maps::nat_state::<V>().map_or(0, |state| unsafe { (*state).deepest });
+        search.over(deepest as u32 + 1, adopt::<V>);
         if search.found != 0 {
             report::count(skb, netplug_common::counter::Counter::Healed);
             return search.found;
@@ -56,15 +56,25 @@ pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u3
     if search.found == 0 {
         return 0;
     }
-    if let Some(state) = maps::nat_state() {
-        // SAFETY: as above.
+    note_depth::<V>(u64::from(search.depth));
+    search.found
+}
+
+/// Keeps the greatest depth. Gives way after some tries, which costs an adoption that this depth would have found.
+#[inline(always)]
+fn note_depth<V: Header>(depth: u64) {
+    let Some(state) = maps::nat_state::<V>() else { return };
+    let mut tries = 0;
+    while tries < 8 {
+        // SAFETY: the verifier knows the pointer to be a value's, and the field to be aligned.
         unsafe {
-            if (*state).deepest < search.depth {
-                (*state).deepest = search.depth;
+            let known = core::ptr::read_volatile(&raw const (*state).deepest);
+            if known >= depth || atomic::exchange(&raw mut (*state).deepest, known, depth) {
+                return;
             }
         }
+        tries += 1;
     }
-    search.found
 }
 
 impl<V: Header> Search<'_, V> {
@@ -110,7 +120,9 @@ extern "C" fn adopt<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     let Some((port, answers)) = search.candidate(index) else { return STOP };
     let is_ours = match V::nat_in().get_ptr_mut(&answers) {
         // SAFETY: the verifier knows the pointer to be a value's.
-        Some(half) => unsafe { is_half_of(&*half, tuple) && keep(half, search.clock) },
+        Some(half) => unsafe {
+            is_half_of(&*half, tuple) && keep(search.skb, half, &answers, search.clock)
+        },
         None => {
             cached(&answers, tuple, search.clock.now) == Some(true) && {
                 let half =
@@ -155,7 +167,12 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     };
     let half = half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
     if V::nat_in().insert(&answers, &half, u64::from(claim)).is_err() {
-        return GO_ON;
+        // Another CPU was first, perhaps with a packet of this very flow.
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let winner = V::nat_in().get_ptr(&answers).map(|half| unsafe { is_half_of(&*half, tuple) });
+        if winner != Some(true) {
+            return GO_ON;
+        }
     }
     search.found = u32::from(port.get());
     search.depth = index;

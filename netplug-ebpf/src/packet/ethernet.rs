@@ -11,6 +11,10 @@ pub const IPV4: u32 = 0x0800u16.to_be() as u32;
 pub const IPV6: u32 = 0x86ddu16.to_be() as u32;
 /// EtherType of ARP likewise.
 pub const ARP: u32 = 0x0806u16.to_be() as u32;
+/// EtherType of a VLAN tag (IEEE 802.1Q) likewise: one that is left when the first was taken off.
+pub const VLAN: u32 = 0x8100u16.to_be() as u32;
+/// EtherType of a service provider's tag (IEEE 802.1ad) likewise.
+pub const SERVICE_VLAN: u32 = 0x88a8u16.to_be() as u32;
 
 /// Both addresses, destination first.
 #[repr(C, align(4))]

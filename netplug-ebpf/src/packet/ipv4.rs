@@ -18,6 +18,7 @@ use crate::packet::rewrite::{ShortWay, add_to_transport_checksum};
 use crate::packet::{Header, Kind, Packet};
 use crate::skb::{Skb, bytes_of};
 
+const SERVICE: u32 = 15;
 const LENGTH: u32 = 16;
 const IDENTIFICATION: u32 = 18;
 const CHECKSUM: u32 = 24;
@@ -42,6 +43,8 @@ struct Frame {
 
 /// Bits of the fragment field: "more fragments", and the offset.
 const FRAGMENT: u16 = 0x3fffu16.to_be();
+/// The offset alone; only the fragment at 0 has ports.
+const OFFSET: u16 = 0x1fffu16.to_be();
 
 impl Header for V4 {
     const PSEUDO_HEADER: u64 = BPF_F_PSEUDO_HDR as u64;
@@ -83,6 +86,12 @@ impl Header for V4 {
     }
 
     #[inline(always)]
+    fn is_icmp(skb: Skb) -> bool {
+        // SAFETY: `at` checked it.
+        skb.at::<u8>(23).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
+    }
+
+    #[inline(always)]
     fn any(skb: Skb) -> Option<Packet<Self>> {
         let head = skb.load::<[u32; 5]>(14)?;
         let [first, ..] = head[0].to_ne_bytes();
@@ -92,7 +101,7 @@ impl Header for V4 {
         }
         let [_, _, fragment_high, fragment_low] = head[1].to_ne_bytes();
         let [hops, protocol, ..] = head[2].to_ne_bytes();
-        let is_fragment = u16::from_ne_bytes([fragment_high, fragment_low]) & FRAGMENT != 0;
+        let fragment = u16::from_ne_bytes([fragment_high, fragment_low]) & FRAGMENT;
         let mut packet = Packet {
             tuple: Tuple {
                 source: Ipv4 { octets: head[3].to_ne_bytes() },
@@ -108,16 +117,19 @@ impl Header for V4 {
             hops,
             icmp_type: 0,
         };
-        if is_fragment {
-            return Some(packet);
+        if fragment & OFFSET == 0 {
+            packet.read_transport(skb, header_length == Self::HEADER_LENGTH);
         }
-        packet.read_transport(skb, header_length == Self::HEADER_LENGTH);
+        if fragment != 0 {
+            packet.kind = Kind::Other;
+        }
         Some(packet)
     }
 
     #[inline(always)]
     fn identification(skb: Skb) -> u32 {
-        skb.load::<u16>(IDENTIFICATION).map_or(0, u32::from)
+        let service = skb.load::<u8>(SERVICE).map_or(0, u32::from);
+        service << 16 | skb.load::<u16>(IDENTIFICATION).map_or(0, u32::from)
     }
 
     #[inline(always)]

@@ -89,6 +89,12 @@ impl Header for V6 {
     }
 
     #[inline(always)]
+    fn is_icmp(skb: Skb) -> bool {
+        // SAFETY: `at` checked it.
+        skb.at::<u8>(20).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
+    }
+
+    #[inline(always)]
     fn any(skb: Skb) -> Option<Packet<Self>> {
         let frame = skb.at::<[u8; TRANSPORT as usize]>(0)?.cast::<u8>();
         // SAFETY: `at` checked 54 bytes.

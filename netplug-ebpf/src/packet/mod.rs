@@ -22,7 +22,7 @@ pub enum Kind {
     Optioned,
     /// An ICMP echo request or reply. Translated, but never learned.
     Echo,
-    /// A fragment, another protocol or message: the tuple has addresses and protocol, and no ports.
+    /// A fragment, another protocol or message. The tuple has addresses and protocol; ports only of a first fragment.
     Other,
 }
 
@@ -39,7 +39,7 @@ pub struct Packet<V: Maps> {
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub hops: u8,
-    /// The first byte of an ICMP message; 0 for others, and for fragments.
+    /// The first byte of an ICMP message; 0 for others, and for fragments but the first.
     pub icmp_type: u8,
 }
 
@@ -49,7 +49,9 @@ pub trait Header: Maps {
     fn plain(skb: Skb) -> Option<Packet<Self>>;
     /// Reads any packet of the family; `None` where its header is broken off.
     fn any(skb: Skb) -> Option<Packet<Self>>;
-    /// The word of the header that tells one packet of a flow from the next.
+    /// Whether an ICMP message lies right behind the header. Asked of every packet that the host itself sends.
+    fn is_icmp(skb: Skb) -> bool;
+    /// What the header has besides addresses and length that a host leaves as it is, packet by packet.
     fn identification(skb: Skb) -> u32;
     /// Length of the L3 packet in bytes as its header tells it.
     fn length(skb: Skb) -> u32;

@@ -1,7 +1,8 @@
 //! ARP (RFC 826) and neighbour discovery (RFC 4861): who claims which address.
 
-use netplug_common::ip::{Ipv4, Ipv6};
+use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V6};
 
+use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 
 /// ICMPv6 type of a router solicitation, the first of discovery's five.
@@ -16,11 +17,20 @@ pub const REDIRECT: u8 = 137;
 /// The hop limit that discovery must arrive with (RFC 4861 §6.1, §7.1, §8.1).
 pub const HOPS: u8 = 255;
 
-/// Whether discovery may lie behind a header of this kind: hop-by-hop options, routing, authentication, destination options
-/// (RFC 8200 §4). Not behind a fragment's: hosts ignore it there (RFC 6980).
+/// Whether a header of this kind may have a message behind it: hop-by-hop options, routing, authentication, destination
+/// options, fragment (RFC 8200 §4). Discovery is not heeded behind the last (RFC 6980), but DHCP is.
 #[inline(always)]
 pub fn may_follow(header: u8) -> bool {
-    matches!(header, 0 | 43 | 51 | 60)
+    matches!(header, 0 | 43 | 44 | 51 | 60)
+}
+
+/// Whether a packet is one of discovery's.
+#[inline(always)]
+pub fn is_discovery<V: Header>(packet: &Packet<V>) -> bool {
+    V::ICMP == V6::ICMP
+        && packet.tuple.protocol == V::ICMP
+        && packet.icmp_type >= ROUTER_SOLICITATION
+        && packet.icmp_type <= REDIRECT
 }
 
 /// Who says in an ARP packet to have which address.

@@ -6,10 +6,13 @@
 //! # Which not
 //! UDP: a datagram to a pod may be an answer that the host must un-DNAT, and only the host knows; it visits once,
 //! as with `learn`. A lost entry is a miss, and a miss visits.
+//! Nor a connection whose tuple the host has given another: the cache tells, if it has not lost it.
 //! # Twins
-//! The host does not know of direct connections, so it may give a service connection the tuple of one.
+//! The host does not know of direct connections, so it may give a service connection the tuple of one. That connection is
+//! refused as long as the direct one lives: neither both its sides have closed, nor one reset it, nor was it silent for long.
 
 use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::is_first;
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
@@ -39,9 +42,12 @@ pub fn open<V: Header>(
     let endpoint = maps::endpoint::<V>(&packet.tuple.destination)?;
     let there = maps::port(endpoint.ifindex)?;
     let here = skb.ifindex();
-    if endpoint.ifindex == here {
+    let answers = packet.tuple.reversed();
+    if endpoint.ifindex == here || is_known_to_host(&packet.tuple) || is_known_to_host(&answers) {
         return None;
     }
+    // SAFETY: takes nothing.
+    let now = unsafe { helpers::bpf_jiffies64() };
     let enter = |tuple: Tuple<V>, from: u32, by: u32, to: &PodPort| {
         let mtu = match skb.check_mtu(by, 0) {
             Ok(mtu) | Err(mtu) if mtu != 0 => mtu,
@@ -51,7 +57,7 @@ pub fn open<V: Header>(
             if port.bridge != 0 && port.bridge == there.bridge { SAME_BRIDGE } else { 0 };
         let flow = Flow {
             tag: tuple.tag(),
-            revisit_at: u64::MAX,
+            revisit_at: now + config.revisit_jiffies,
             left: tuple,
             entered_by: from,
             leaves_by: by,
@@ -65,28 +71,55 @@ pub fn open<V: Header>(
         };
         V::flows().insert(&tuple, &flow, u64::from(BPF_ANY)).ok()
     };
-    enter(packet.tuple.reversed(), endpoint.ifindex, here, port)?;
+    enter(answers, endpoint.ifindex, here, port)?;
     enter(packet.tuple, here, endpoint.ifindex, there)
 }
 
-/// With `direct`, refuses a translated connection that would take a live direct one's tuple, and forgets one
-/// that has closed.
+/// Whether the cache has a flow of that tuple from the host, which then is to choose another port for one of the two.
+#[inline(always)]
+fn is_known_to_host<V: Header>(tuple: &Tuple<V>) -> bool {
+    // SAFETY: the verifier knows the pointer to be a value's; a torn flag costs a visit.
+    V::flows().get_ptr(tuple).is_some_and(|flow| unsafe { (*flow).flags } & DIRECT == 0)
+}
+
+/// With `direct`, refuses a connection of the host's that would take a live direct one's tuple, and forgets one that has
+/// closed, or that nobody has used for long.
 #[inline(always)]
 pub fn check_twin<V: Header>(packet: &Packet<V>, config: &Config) -> Result<(), Counter> {
     if config.steering != STEERING_DIRECT || !is_first(packet.tcp_flags) {
         return Ok(());
     }
-    let Some(cached) = V::flows().get_ptr(&packet.tuple) else { return Ok(()) };
-    // SAFETY: the verifier knows the pointer to be a value's.
-    let flags = unsafe { (*cached).flags };
-    if flags & DIRECT == 0 {
-        return Ok(());
-    }
-    if flags & CLOSED == 0 {
+    let answers = packet.tuple.reversed();
+    if is_live(&packet.tuple, config) || is_live(&answers, config) {
         return Err(Counter::TupleInUse);
     }
-    // Content if another CPU was first.
-    let _ = V::flows().remove(&packet.tuple);
-    let _ = V::flows().remove(&packet.tuple.reversed());
+    forget(&packet.tuple);
+    forget(&answers);
     Ok(())
+}
+
+#[inline(always)]
+fn is_live<V: Header>(tuple: &Tuple<V>, config: &Config) -> bool {
+    let Some(cached) = V::flows().get_ptr(tuple) else { return false };
+    // SAFETY: takes nothing.
+    let now = unsafe { helpers::bpf_jiffies64() };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let (flags, revisit_at) = unsafe { ((*cached).flags, (*cached).revisit_at) };
+    flags & DIRECT != 0 && flags & CLOSED == 0 && !is_stale(revisit_at, now, config)
+}
+
+#[inline(always)]
+fn forget<V: Header>(tuple: &Tuple<V>) {
+    let Some(cached) = V::flows().get_ptr(tuple) else { return };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    if unsafe { (*cached).flags } & DIRECT != 0 {
+        // Content if another CPU was first.
+        let _ = V::flows().remove(tuple);
+    }
+}
+
+/// Whether a direct entry has not been used for a long while: as many times `revisit` as make ten minutes by default.
+#[inline(always)]
+fn is_stale(revisit_at: u64, now: u64, config: &Config) -> bool {
+    now > revisit_at && now - revisit_at > 30 * config.revisit_jiffies
 }

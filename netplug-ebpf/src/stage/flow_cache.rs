@@ -12,7 +12,7 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::due::{Standing, standing};
-use netplug_common::decide::opening::Moment;
+use netplug_common::decide::opening::{Moment, RST};
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
 use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK};
 
@@ -39,7 +39,7 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
     match standing(flow, skb.ifindex(), config.epoch, now) {
         Standing::Good => {}
         Standing::Void => return None,
-        Standing::Recheck => recheck(entry, packet, config)?,
+        Standing::Recheck => recheck(entry, packet, config, now)?,
     }
     if !matches!(packet.moment(), Moment::Underway) {
         note_moment(entry, packet)?;
@@ -110,6 +110,12 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
         }
         if matches!(packet.moment(), Moment::Closing) {
             (*entry).flags |= CLOSED;
+            // A reset ends both directions; a FIN its own.
+            if packet.tcp_flags & RST != 0
+                && let Some(other) = V::flows().get_ptr_mut(packet.tuple.reversed())
+            {
+                (*other).flags |= CLOSED;
+            }
         } else {
             (*entry).flags &= !CLOSED;
         }
@@ -117,9 +123,15 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
     Some(())
 }
 
-/// A direct flow after an epoch has ended: no host need be asked, only whether its pod is still where it was.
+/// A direct flow after an epoch has ended, or some time has passed: no host need be asked, only whether its pod is still
+/// where it was. That it was asked tells that the flow is in use.
 #[inline(always)]
-fn recheck<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config) -> Option<()> {
+fn recheck<V: Header>(
+    entry: *mut Flow<V>,
+    packet: &Packet<V>,
+    config: &Config,
+    now: u64,
+) -> Option<()> {
     if config.steering != STEERING_DIRECT {
         return None;
     }
@@ -130,6 +142,7 @@ fn recheck<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config) 
             return None;
         }
         (*entry).epoch = config.epoch;
+        (*entry).revisit_at = now + config.revisit_jiffies;
     }
     Some(())
 }

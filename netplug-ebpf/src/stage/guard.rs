@@ -1,10 +1,15 @@
 //! What a pod may claim, and what the host may tell it.
 //!
 //! # Dropped, each under its own reason
-//! - an IP source that is not the pod's, unless it is unspecified or link-local (address detection, DHCP clients)
+//! - a priority tag, or two tags: hosts take them off, and what is behind them was not looked at. Frames of a VLAN are the
+//!   bridge's to part
+//! - an IP source that is not the pod's; unspecified and link-local ones may be used on the link (address detection, DHCP
+//!   clients), but to nobody whom the host would route them to
 //! - a source MAC that is not the pod's
-//! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's
-//! - router advertisements and ND redirects from a pod, and discovery behind extension headers; answers as a DHCP server
+//! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's; ARP of any other kind (hosts heed
+//!   some of it: `arp_process`, net/ipv4/arp.c)
+//! - router advertisements and ND redirects from a pod; answers as a DHCP server; what may be either behind IPv6 extension
+//!   headers
 //! - the host's own ND redirects to a pod: they would send it past the host (IPv6 has no `send_redirects`)
 //!
 //! On a hit nothing is checked: an entry is bound to the interface whose packet was checked when it was made.
@@ -12,7 +17,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::ip::{Address, IpVersion, V4, V6};
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
-use netplug_common::tuple::UDP;
+use netplug_common::tuple::{Tuple, UDP};
 
 use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
@@ -38,9 +43,13 @@ pub fn check<V: Rules>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Result<(
         return Ok(());
     }
     check_mac(skb, port)?;
-    let source = &packet.tuple.source;
-    if !is_own::<V>(skb, source) && !source.is_unspecified() && !source.is_link_local() {
-        return Err(Counter::SourceAddress);
+    let Tuple { source, destination, .. } = &packet.tuple;
+    if !is_own::<V>(skb, source) {
+        let is_routed = destination.is_for_one_host() && !destination.is_link_local();
+        let may_be = source.is_unspecified() || source.is_link_local();
+        if !may_be || (is_routed && !neighbour::is_discovery(packet)) {
+            return Err(Counter::SourceAddress);
+        }
     }
     if packet.tuple.protocol == UDP && packet.tuple.source_port.get() == V::DHCP_SERVER {
         return Err(Counter::DhcpServer);
@@ -55,10 +64,17 @@ pub fn check_arp(skb: Skb, port: &PodPort) -> Result<(), Counter> {
         return Ok(());
     }
     check_mac(skb, port)?;
-    let Some(sender) = neighbour::arp_sender(skb) else { return Ok(()) };
+    let Some(sender) = neighbour::arp_sender(skb) else { return Err(Counter::ArpClaim) };
     let is_honest = ethernet::same(&sender.mac, &port.pod_mac)
         && (sender.address.is_unspecified() || is_own::<V4>(skb, &sender.address));
     if is_honest { Ok(()) } else { Err(Counter::ArpClaim) }
+}
+
+/// Checks the tag of a frame that has one; `is_only`: behind it is no other.
+#[inline(always)]
+pub fn check_tag(skb: Skb, port: &PodPort, is_only: bool) -> Result<(), Counter> {
+    let is_guarded = port.flags & SOURCE_GUARD != 0;
+    if is_guarded && (!is_only || skb.vlan() == 0) { Err(Counter::PriorityTag) } else { Ok(()) }
 }
 
 /// Checks what the host itself sends to a pod.
@@ -105,8 +121,8 @@ impl Rules for V6 {
     #[inline(always)]
     fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
-            let is_hidden =
-                packet.hops == neighbour::HOPS && neighbour::may_follow(packet.tuple.protocol);
+            let is_hidden = neighbour::may_follow(packet.tuple.protocol)
+                && (packet.hops == neighbour::HOPS || packet.tuple.destination.is_link_local());
             return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
         }
         match packet.icmp_type {

@@ -2,15 +2,17 @@
 //!
 //! # What is steered
 //! IP packets whose destination MAC is another pod's get the gateway's instead: the bridge hands them up, the
-//! host's L3 sees them, and conntrack undoes there what kube-proxy's DNAT did.
+//! host's L3 sees them, and conntrack undoes there what kube-proxy's DNAT did. So do packets for one pod in a frame for
+//! all: pods would take them, and no rule of the host's have seen them.
 //! # What is left to the bridge
-//! Broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
+//! Other broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
 //! does not carry them.
 
 use netplug_common::counter::Counter;
-use netplug_common::ip::{Address, IpVersion, V6};
+use netplug_common::ip::Address;
 use netplug_common::maps::port::PodPort;
 
+use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
 use crate::skb::Skb;
 use crate::verdict::{Outcome, Verdict};
@@ -20,10 +22,10 @@ use crate::verdict::{Outcome, Verdict};
 pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outcome {
     let Some(macs) = ethernet::macs(skb) else { return Ok(Verdict::Next) };
     if port.bridge == 0
-        || !ethernet::is_unicast(&macs.destination)
+        || !(ethernet::is_unicast(&macs.destination) || is_for_pod(packet))
         || ethernet::same(&macs.destination, &port.gateway_mac)
         || packet.tuple.destination.is_link_local()
-        || is_discovery(packet)
+        || neighbour::is_discovery(packet)
     {
         return Ok(Verdict::Next);
     }
@@ -32,9 +34,6 @@ pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outco
 }
 
 #[inline(always)]
-fn is_discovery<V: Header>(packet: &Packet<V>) -> bool {
-    V::ICMP == V6::ICMP
-        && packet.tuple.protocol == V::ICMP
-        && packet.icmp_type >= neighbour::ROUTER_SOLICITATION
-        && packet.icmp_type <= neighbour::REDIRECT
+fn is_for_pod<V: Header>(packet: &Packet<V>) -> bool {
+    maps::endpoint::<V>(&packet.tuple.destination).is_some()
 }

@@ -53,7 +53,7 @@ fn try_to_note<V: Header>(
     visit.identity = packet.identity(skb)?;
     visit.entered_by = skb.ifindex();
     visit.tries = 1;
-    visit._pad = [0; 4];
+    visit.epoch = config.epoch;
     visit.seal = visit.digest();
     match V::visits().get_ptr_mut(hash) {
         Some(last) if is_same_flow(last, visit) => {

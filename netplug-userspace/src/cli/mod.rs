@@ -59,8 +59,12 @@ enum Command {
         #[arg(long, default_value_t = netplug_common::maps::FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
         flow_cache: u32,
     },
-    /// Take programs, maps, bridges and sysctls off this node again.
-    Unload,
+    /// Take programs, maps, sysctls and bridges without ports off this node again.
+    Unload {
+        /// Also while pods are served.
+        #[arg(long)]
+        force: bool,
+    },
     /// Move `from_pod` of every endpoint to TCX, where it costs each packet less.
     Promote,
 }
@@ -87,7 +91,7 @@ fn dispatch(Arguments { output, command }: Arguments) -> anyhow::Result<()> {
         Command::Counters => counters::run(output, &loaded()?),
         Command::Flush => flush::run(output, &loaded()?),
         Command::Load { log, flow_cache } => load::run(output, log, flow_cache),
-        Command::Unload => unload::run(output),
+        Command::Unload { force } => unload::run(output, force),
         Command::Promote => promote::run(output, &loaded()?),
     }
 }

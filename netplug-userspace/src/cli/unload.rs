@@ -1,12 +1,33 @@
 //! `netplug unload`: leave the node as it was.
 
+use anyhow::bail;
 use serde_json::json as object;
 
+use super::interface;
 use super::output::{Format, json, line};
-use crate::{datapath, node};
+use crate::datapath::{self, Datapath, Endpoint, Lock};
+use crate::node::{self, Netlink, neighbour, veth};
 
-pub fn run(format: Format) -> anyhow::Result<()> {
-    let pins = datapath::unload()?.len();
+pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
+    // From here on no pod is added.
+    let lock = Lock::exclusive()?;
+    let endpoints = match Datapath::open()? {
+        Some(datapath) => datapath.endpoints()?,
+        None => Vec::new(),
+    };
+    if !endpoints.is_empty() && !force {
+        let names: Vec<_> = endpoints.iter().map(|endpoint| interface(endpoint.ifindex)).collect();
+        bail!(
+            "{} pods are served, behind {}; DEL them first, or add --force: they keep their addresses and reach one \
+             another by the bridge, but are not masqueraded, and services do not answer pods of their own node, until they \
+             are added anew",
+            names.len(),
+            names.join(", ")
+        );
+    }
+    let netlink = Netlink::open()?;
+    endpoints.iter().try_for_each(|endpoint| forget(&netlink, endpoint))?;
+    let pins = datapath::unload(&lock)?.len();
     let restored = node::state::restore()?;
     if format == Format::Json {
         return json("unloaded", object!({"removed_pins": pins, "restored": restored}));
@@ -16,4 +37,16 @@ pub fn run(format: Format) -> anyhow::Result<()> {
     }
     line(&format!("programs detached, {pins} pins removed"))?;
     restored.iter().try_for_each(|done| line(done))
+}
+
+/// What bridge and host were told of a pod for good would outlive it, once nobody knows of it.
+fn forget(netlink: &Netlink, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let Some(bridge) = endpoint.bridge else { return Ok(()) };
+    neighbour::remove(netlink, bridge, &endpoint.addresses)?;
+    // A port that netplug made learns nothing by itself, and takes its entry with it.
+    let host_end = netlink.link_of_index(endpoint.ifindex)?;
+    if host_end.is_some_and(|host_end| !veth::is_ours(&host_end)) {
+        neighbour::remove_from_bridge(netlink, endpoint.ifindex, endpoint.pod_mac)?;
+    }
+    Ok(())
 }

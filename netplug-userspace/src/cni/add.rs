@@ -1,8 +1,8 @@
 //! ADD: give a pod its interface.
 //!
 //! Alone: 1 lease addresses  2 make the bridge, if it is missing  3 make the veth, its other end in the pod
-//! 4 set up the pod's end  5 plug the host's end in  6 make pod and host known to each other
-//! 7 set the node up and load the programs, if that is due  8 register the endpoint  9 answer
+//! 4 set up the pod's end  5 plug the host's end in  6 set the node up and load the programs, if that is due
+//! 7 register the endpoint  8 tell the host the pod's MAC  9 wait until packets pass  10 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
 //! Whatever fails, the steps before it are undone in reverse.
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, pod_end, reply, resolv_conf, settings};
+use super::{Error, chained, del, pod_end, reply, resolv_conf, settings};
 use crate::datapath::{Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
@@ -62,11 +62,13 @@ fn alone<'a>(
         (None, Some(path)) => Some(resolv_conf::read(path)?),
         (dns, _) => dns.clone(),
     };
-    let wanted: Vec<IpAddr> =
-        config.wanted_addresses()?.into_iter().chain(request.address).collect();
-    let pod_mac = config.wanted_mac()?.or(request.mac);
+    let mut wanted = config.wanted_addresses()?;
+    wanted.extend(request.address.filter(|address| !wanted.contains(address)));
+    let names = Names::of(request);
+    let pod_mac = config.wanted_mac()?.or(request.mac).unwrap_or(names.pod_mac);
     let netlink = Netlink::open()?;
     let mtu = mtu_of_pods(&netlink, config, &sets)?;
+    let uplinks = settings::uplinks(&netlink, config)?;
 
     let store = Store::new(&ipam.data_dir(), &request.network);
     let leases = store.lease(&sets, &wanted, &request.container, &request.ifname)?;
@@ -81,10 +83,12 @@ fn alone<'a>(
         gateways: &gateways,
         force_address: config.force_address,
     };
-    let bridge = bridge::ensure(&netlink, &wanted)?;
+    let (bridge, is_new) = bridge::ensure(&netlink, &wanted)?;
+    if is_new {
+        let name = bridge.name.clone();
+        rollback.push(move || Ok(bridge::remove(&Netlink::open()?, &name).map(drop)?));
+    }
 
-    let names = Names::of(request);
-    let pod_mac = pod_mac.unwrap_or(names.pod_mac);
     let pair = veth::Pair {
         host_name: &names.host_end,
         host_mac: names.host_mac,
@@ -93,19 +97,18 @@ fn alone<'a>(
         mtu,
     };
     if !veth::add(&netlink, &pair, &pod)? {
-        return Err(Error::Exists {
-            container: request.container.clone(),
-            ifname: request.ifname.clone(),
-        });
+        return Err(taken(&netlink, &names, request)?);
     }
     let host_name = names.host_end.clone();
-    rollback.push(move || remove_veth(&host_name));
+    rollback.hold(move || remove_veth(&host_name).map(drop));
     let host_end = netlink.link(&names.host_end)?.ok_or_else(|| gone(&names.host_end))?;
 
     let routes = pod_end::routes(config, ipam, &leases);
     // Where the gateway is not the node, its MAC is not known.
     let gateway_mac = config.is_gateway.then_some(bridge.mac);
-    pod.enter(|netlink| pod_end::set_up(netlink, &request.ifname, &leases, &routes, gateway_mac))?;
+    let routes = pod.enter(|netlink| {
+        pod_end::set_up(netlink, &request.ifname, &leases, &routes, gateway_mac)
+    })?;
 
     // A port's own stack hears nothing of the pod; should it leave the bridge, it must not believe it either.
     if let Err(error) =
@@ -122,18 +125,19 @@ fn alone<'a>(
         config.hairpin_mode,
     )?;
     neighbour::add_to_bridge(&netlink, &host_end, pod_mac)?;
-    let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
-    let (index, known) = (bridge.index, addresses.clone());
-    rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &known)?));
-    for address in &addresses {
-        neighbour::add(&netlink, &bridge, *address, pod_mac)?;
-    }
 
+    let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
-    let datapath = settings::prepare_node(&netlink, config, &networks, Some(&bridge.name))?;
+    let network = settings::Network {
+        name: &request.network,
+        pods: &networks,
+        uplinks,
+        bridge: Some(&bridge.name),
+    };
+    let datapath = settings::prepare_node(config, network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
-    datapath.register(&Endpoint {
+    let endpoint = Endpoint {
         ifindex: host_end.index,
         owner,
         bridge: Some(bridge.index),
@@ -142,7 +146,12 @@ fn alone<'a>(
         addresses,
         source_guard: config.source_guard,
         attach: settings::attach(config),
-    })?;
+    };
+    datapath.register(&endpoint)?;
+    rollback.push(move || del::forget(owner));
+    make_known(&netlink, &bridge, &endpoint, rollback)?;
+    veth::await_running(&netlink, &host_end.name)?;
+    pod.enter(|netlink| veth::await_running(netlink, &request.ifname))?;
 
     let made = reply::Made {
         bridge: (&bridge.name, bridge.mac),
@@ -152,6 +161,30 @@ fn alone<'a>(
         routes: &routes,
     };
     Ok(reply::result(request, dns.as_ref(), &made))
+}
+
+/// Tells the host the pod's MAC, for good.
+pub(super) fn make_known(
+    netlink: &Netlink,
+    bridge: &Link,
+    endpoint: &Endpoint,
+    rollback: &mut Rollback<'_>,
+) -> Result<(), Error> {
+    let (index, known) = (bridge.index, endpoint.addresses.clone());
+    rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &known)?));
+    for address in &endpoint.addresses {
+        neighbour::add(netlink, bridge, *address, endpoint.pod_mac)?;
+    }
+    Ok(())
+}
+
+/// Who has a name that the veth wanted: an earlier ADD, or somebody else in the pod.
+fn taken(netlink: &Netlink, names: &Names, request: &Request) -> Result<Error, Error> {
+    let ifname = request.ifname.clone();
+    Ok(match netlink.link(&names.host_end)? {
+        Some(_) => Error::Exists { container: request.container.clone(), ifname },
+        None => Error::NameTaken { ifname },
+    })
 }
 
 /// The MTU of pods: the configured one, or what the node's interfaces allow, less the overhead.
@@ -207,12 +240,12 @@ fn gateway(lease: &Lease) -> Option<IpNetwork> {
     IpNetwork::new(lease.gateway, lease.address.prefix()).ok()
 }
 
-/// Removes the veth by its host end; the other end goes with it. Content if it is gone.
-pub(super) fn remove_veth(host_end: &str) -> Result<(), Error> {
+/// Removes the veth by its host end; the other end goes with it. `false`: it was gone.
+pub(super) fn remove_veth(host_end: &str) -> Result<bool, Error> {
     let netlink = Netlink::open()?;
     match netlink.link(host_end)? {
-        Some(link) => Ok(netlink.remove(&link)?),
-        None => Ok(()),
+        Some(link) => Ok(netlink.remove(&link).map(|()| true)?),
+        None => Ok(false),
     }
 }
 

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
-use super::add::bridge_of;
+use super::add::{bridge_of, make_known};
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, settings};
+use super::{Error, del, settings};
 use crate::datapath::{Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
-use crate::node::{Mac, Netlink, neighbour};
+use crate::node::{Mac, Netlink, bridge, neighbour};
 
 /// What a pod's interface was found to be.
 pub(super) struct Found {
@@ -65,15 +65,12 @@ fn join(
     found: &Found,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
+    let uplinks = settings::uplinks(netlink, config)?;
     if let Some(bridge) = &found.bridge {
+        bridge::fix_mac(netlink, bridge)?;
         neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
         let (port, mac) = (found.host_end.index, found.pod_mac);
         rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
-        let (index, addresses) = (bridge.index, found.addresses());
-        rollback.push(move || Ok(neighbour::remove(&Netlink::open()?, index, &addresses)?));
-        for address in found.addresses() {
-            neighbour::add(netlink, bridge, address, found.pod_mac)?;
-        }
     }
     // Only the pods' own networks as the node routes them; a prefix of one address is one pod.
     let networks: Vec<_> = found
@@ -81,9 +78,21 @@ fn join(
         .iter()
         .filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok())
         .collect();
-    let bridge = found.bridge.as_ref().map(|bridge| bridge.name.as_str());
-    let datapath = settings::prepare_node(netlink, config, &networks, bridge)?;
-    Ok(datapath.register(&found.endpoint(request, config))?)
+    let network = settings::Network {
+        name: &request.network,
+        pods: &networks,
+        uplinks,
+        bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
+    };
+    let datapath = settings::prepare_node(config, network)?;
+    let endpoint = found.endpoint(request, config);
+    datapath.register(&endpoint)?;
+    let owner = endpoint.owner;
+    rollback.push(move || del::forget(owner));
+    match &found.bridge {
+        Some(bridge) => make_known(netlink, bridge, &endpoint, rollback),
+        None => Ok(()),
+    }
 }
 
 /// Finds the interface that `previous` speaks of.

@@ -41,8 +41,8 @@ const IPAM_KEYS: &[&str] = &[
 
 const CHAIN_PORTMAP: &str =
     "chain the portmap plugin behind netplug, and take the capability from netplug's part";
-const CHAIN_BANDWIDTH: &str =
-    "chain the bandwidth plugin behind netplug, and take the capability from netplug's part";
+const NO_BANDWIDTH: &str =
+    "netplug does not limit bandwidth, and its short way passes by what other plugins limit";
 
 /// Keys of the reference bridge plugin that ask for what netplug does not do.
 const REFUSED: &[(&str, &str)] = &[
@@ -65,8 +65,7 @@ pub(super) struct Config {
     pub(super) bridge: String,
     #[serde(default = "yes")]
     pub(super) is_gateway: bool,
-    #[serde(default)]
-    pub(super) is_default_gateway: bool,
+    pub(super) is_default_gateway: Option<bool>,
     #[serde(default)]
     pub(super) force_address: bool,
     #[serde(default)]
@@ -92,6 +91,7 @@ pub(super) struct Config {
     pub(super) prev_result: Option<Value>,
     #[serde(default)]
     pub(super) runtime_config: BTreeMap<String, Value>,
+    args: Option<Value>,
 }
 
 /// The bridge where none is named; kubenet's.
@@ -142,8 +142,10 @@ pub(super) struct Ipam {
     data_dir: Option<PathBuf>,
     #[serde(default)]
     ranges: Vec<Vec<RawRange>>,
-    #[serde(flatten)]
-    single: Option<RawRange>,
+    subnet: Option<IpNetwork>,
+    range_start: Option<IpAddr>,
+    range_end: Option<IpAddr>,
+    gateway: Option<IpAddr>,
     #[serde(default)]
     pub(super) routes: Vec<Route>,
     pub(super) resolv_conf: Option<PathBuf>,
@@ -183,7 +185,10 @@ impl Config {
             return Err(Error::config("macspoofchk", "is true, and sourceGuard is false"));
         }
         config.refuse_capabilities()?;
-        if config.is_default_gateway && !config.is_gateway && json.get("isGateway").is_some() {
+        if config.is_default_gateway == Some(true)
+            && !config.is_gateway
+            && json.get("isGateway").is_some()
+        {
             return Err(Error::config(
                 "isDefaultGateway",
                 "cannot be true where isGateway is false",
@@ -256,16 +261,21 @@ impl Config {
         self.runtime_config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
     }
 
-    /// The addresses that the runtime wants for the pod, by `ips`.
+    /// The addresses that are wanted for the pod: by the runtime's capability `ips`, and by host-local's `args.cni.ips`.
     pub(super) fn wanted_addresses(&self) -> Result<Vec<IpAddr>, Error> {
-        let texts = self.capability("ips").and_then(Value::as_array).into_iter().flatten();
-        texts
-            .map(|text| {
-                let wrong =
-                    || Error::config("runtimeConfig.ips", format!("{text} is not an address"));
-                text.as_str().and_then(address).ok_or_else(wrong)
-            })
-            .collect()
+        let by_args = self.args.as_ref().and_then(|args| args.pointer("/cni/ips"));
+        let lists = [("runtimeConfig.ips", self.capability("ips")), ("args.cni.ips", by_args)];
+        let mut addresses = Vec::new();
+        for (key, list) in lists {
+            for text in list.and_then(Value::as_array).into_iter().flatten() {
+                let wrong = || Error::config(key, format!("{text} is not an address"));
+                let wanted = text.as_str().and_then(address).ok_or_else(wrong)?;
+                if !addresses.contains(&wanted) {
+                    addresses.push(wanted);
+                }
+            }
+        }
+        Ok(addresses)
     }
 
     /// The MAC that the runtime wants for the pod, by `mac`.
@@ -289,7 +299,7 @@ impl Config {
             };
             let instead = match key.to_ascii_lowercase().as_str() {
                 "portmappings" => ("runtimeConfig.portMappings", CHAIN_PORTMAP),
-                "bandwidth" => ("runtimeConfig.bandwidth", CHAIN_BANDWIDTH),
+                "bandwidth" => ("runtimeConfig.bandwidth", NO_BANDWIDTH),
                 "ipranges" => ("runtimeConfig.ipRanges", "name the ranges in ipam.ranges"),
                 _ => continue,
             };
@@ -343,6 +353,19 @@ impl Ipam {
         self.data_dir.clone().unwrap_or_else(|| store::DATA_DIR.into())
     }
 
+    /// The range that stands in `ipam` itself; host-local's older form.
+    fn single(&self) -> Result<Option<Vec<RawRange>>, Error> {
+        let (range_start, range_end, gateway) = (self.range_start, self.range_end, self.gateway);
+        match self.subnet {
+            Some(subnet) => Ok(Some(vec![RawRange { subnet, range_start, range_end, gateway }])),
+            None if range_start.or(range_end).or(gateway).is_some() => Err(Error::config(
+                "ipam.subnet",
+                "is missing beside rangeStart, rangeEnd or gateway",
+            )),
+            None => Ok(None),
+        }
+    }
+
     /// One set for each address that a pod gets.
     pub(super) fn sets(&self) -> Result<Vec<RangeSet>, Error> {
         if !matches!(self.kind.as_str(), "host-local" | "netplug") {
@@ -352,12 +375,8 @@ impl Ipam {
                 instead: "use host-local, whose leases netplug keeps itself",
             });
         }
-        let raw: Vec<Vec<RawRange>> = self
-            .single
-            .iter()
-            .map(|range| vec![range.clone()])
-            .chain(self.ranges.iter().cloned())
-            .collect();
+        let raw: Vec<Vec<RawRange>> =
+            self.single()?.into_iter().chain(self.ranges.iter().cloned()).collect();
         if raw.iter().all(Vec::is_empty) {
             return Err(Error::config("ipam.ranges", "names no range"));
         }

@@ -1,8 +1,7 @@
 //! DEL: take a pod's interface away. ADD's mirror image.
 //!
-//! 1 void its flows, forget the endpoint and detach  2 forget its neighbours and, chained, its FDB entry
-//! 3 remove the veth, if netplug made it
-//! 4 give the addresses back, if nobody answers on them any more
+//! 1 forget its neighbours and, chained, its FDB entry  2 detach, void its flows, forget the endpoint
+//! 3 remove the veth, if netplug made it  4 give the addresses back, if nobody answers on them any more
 //!
 //! Needs neither `prevResult` nor the namespace, is content with what is gone already, and goes through all steps
 //! whatever fails: each failure is reported.
@@ -14,7 +13,8 @@ use super::request::Request;
 use super::{Error, config};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Store, store};
-use crate::node::{Netlink, neighbour};
+use crate::node::namespace::Namespace;
+use crate::node::{self, Netlink, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
     // Read by hand: a configuration that ADD would refuse still has to be taken down.
@@ -29,24 +29,24 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
             failures.push(error.whole());
         }
     };
-    // Looked up first: nothing else tells once the endpoint is forgotten.
+    // What follows is found by the endpoint, so that is forgotten after it.
     let endpoints = known(owner).unwrap_or_else(|error| {
         step(Err(error));
         Vec::new()
     });
-    let forgotten = forget(owner);
-    let mut is_gone = forgotten.is_ok();
-    step(forgotten);
     for endpoint in &endpoints {
         step(forget_neighbours(endpoint, is_chained));
     }
+    let forgotten = forget(owner);
+    let mut is_gone = forgotten.is_ok();
+    step(forgotten);
     if !is_chained {
         if endpoints.is_empty() {
             // Unloaded since: the leases tell which neighbours are its.
             let bridge = text("/bridge").unwrap_or(config::BRIDGE);
             step(forget_leased(&leases, request, bridge));
         }
-        let removed = remove_veth(&Names::of(request).host_end);
+        let removed = remove_interface(&leases, request);
         is_gone &= removed.is_ok();
         step(removed);
         if is_gone {
@@ -56,12 +56,31 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     if failures.is_empty() { Ok(()) } else { Err(Error::Several(failures)) }
 }
 
+/// Removes the veth. Where there is none of netplug's and the pod has addresses all the same, another plugin gave it its
+/// interface (`bridge`, or kubenet): that one is taken out of the pod.
+fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
+    if remove_veth(&Names::of(request).host_end)?
+        || leases.held_by(&request.container, &request.ifname)?.is_empty()
+    {
+        return Ok(());
+    }
+    let Some(path) = request.netns.as_deref() else { return Ok(()) };
+    let pod = match Namespace::open(path) {
+        Err(node::Error::NamespaceGone { .. }) => return Ok(()),
+        pod => pod?,
+    };
+    Ok(pod.enter(|netlink| match netlink.link(&request.ifname)? {
+        Some(link) => netlink.remove(&link),
+        None => Ok(()),
+    })?)
+}
+
 fn known(owner: Owner) -> Result<Vec<Endpoint>, Error> {
     let Some(datapath) = Datapath::open()? else { return Ok(Vec::new()) };
     Ok(datapath.endpoints()?.into_iter().filter(|endpoint| endpoint.owner == owner).collect())
 }
 
-fn forget(owner: Owner) -> Result<(), Error> {
+pub(super) fn forget(owner: Owner) -> Result<(), Error> {
     if let Some(datapath) = Datapath::open()? {
         datapath.unregister(owner)?;
     }

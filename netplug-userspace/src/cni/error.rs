@@ -59,6 +59,14 @@ pub enum Error {
         /// Which interface.
         ifname: String,
     },
+    /// The pod has an interface of that name that is not netplug's.
+    #[error(
+        "the pod has an interface {ifname} already that is not netplug's; take it out of the pod, or name another"
+    )]
+    NameTaken {
+        /// Which interface.
+        ifname: String,
+    },
     /// Addresses.
     #[error(transparent)]
     Ipam(#[from] ipam::Error),
@@ -94,14 +102,20 @@ impl Error {
             Self::Input(_) => 5,
             Self::Json(_) => 6,
             Self::Config { .. }
-            | Self::Ipam(ipam::Error::Range { .. } | ipam::Error::NotOffered { .. }) => 7,
+            | Self::Ipam(
+                ipam::Error::Range { .. }
+                | ipam::Error::NotOffered { .. }
+                | ipam::Error::TooMany { .. },
+            ) => 7,
             Self::Ipam(ipam::Error::Exhausted { .. } | ipam::Error::Taken { .. }) => 11,
             Self::Exists { .. } | Self::Ipam(ipam::Error::HasOne { .. }) => 101,
             Self::Ipam(ipam::Error::File { .. }) => 102,
             Self::Node(_) => 103,
+            Self::Datapath(datapath::Error::NoPorts { .. }) => 108,
             Self::Datapath(_) => 104,
             Self::Drift(_) => 105,
             Self::Several(_) => 106,
+            Self::NameTaken { .. } => 107,
             Self::Undone { error, .. } => error.code(),
         }
     }

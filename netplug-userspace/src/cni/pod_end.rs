@@ -8,7 +8,8 @@ use super::config::{Config, Ipam};
 use crate::ipam::Lease;
 use crate::node::{self, Mac, Netlink, neighbour, sysctl};
 
-/// The routes of the configuration; with `isDefaultGateway`, or where none are named, a default route of each family.
+/// The routes of the configuration, and a default route of each family that has none: with `isDefaultGateway`, or where no
+/// routes are named and `isDefaultGateway` does not say `false`.
 pub(super) fn routes(
     config: &Config,
     ipam: &Ipam,
@@ -22,21 +23,22 @@ pub(super) fn routes(
         };
         let Ok(default) = default.parse::<IpNetwork>() else { continue };
         let is_named = routes.iter().any(|(to, _)| *to == default);
-        if (config.is_default_gateway || ipam.routes.is_empty()) && !is_named {
+        if config.is_default_gateway.unwrap_or(ipam.routes.is_empty()) && !is_named {
             routes.push((default, Some(lease.gateway)));
         }
     }
     routes
 }
 
-/// In the pod's namespace: addresses that are usable at once, the interface up, routes, and the gateway's MAC.
+/// In the pod's namespace: addresses that are usable at once, the interface up, routes, and the gateway's MAC. Returns the
+/// routes that were made: those that another interface has already are that one's.
 pub(super) fn set_up(
     netlink: &Netlink,
     ifname: &str,
     leases: &[Lease],
     routes: &[(IpNetwork, Option<IpAddr>)],
     gateway_mac: Option<Mac>,
-) -> Result<(), node::Error> {
+) -> Result<Vec<(IpNetwork, Option<IpAddr>)>, node::Error> {
     let link = netlink.link(ifname)?.ok_or_else(|| node::Error::NoInterface {
         name: ifname.into(),
         place: " in the pod".into(),
@@ -55,10 +57,13 @@ pub(super) fn set_up(
             neighbour::add(netlink, &link, lease.gateway, mac)?;
         }
     }
+    let mut made = Vec::new();
     for (to, gateway) in routes {
         let of_family = |lease: &&Lease| lease.address.is_ipv4() == to.is_ipv4();
-        let gateway = gateway.or_else(|| leases.iter().find(of_family).map(|lease| lease.gateway));
-        netlink.add_route(&link, *to, gateway)?;
+        let by = gateway.or_else(|| leases.iter().find(of_family).map(|lease| lease.gateway));
+        if netlink.add_route(&link, *to, by)? {
+            made.push((*to, *gateway));
+        }
     }
-    Ok(())
+    Ok(made)
 }

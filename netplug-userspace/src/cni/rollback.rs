@@ -1,9 +1,13 @@
 //! Undo in reverse. Each step of ADD that changed something leaves its undo here; unless all went well, they run, the
-//! last first. An undo that fails is reported beside the first error and never replaces it.
+//! last first. An undo that fails is reported beside the first error and never replaces it; where those before it must
+//! not run then, it holds them.
 
 use super::Error;
 
-type Undo<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
+struct Undo<'a> {
+    work: Box<dyn FnOnce() -> Result<(), Error> + 'a>,
+    holds: bool,
+}
 
 /// The undos of an ADD under way. Dropped with some left, as by a panic, it runs them too.
 #[derive(Default)]
@@ -14,7 +18,12 @@ pub(super) struct Rollback<'a> {
 impl<'a> Rollback<'a> {
     /// Adds an undo for what was just done.
     pub(super) fn push(&mut self, undo: impl FnOnce() -> Result<(), Error> + 'a) {
-        self.undos.push(Box::new(undo));
+        self.undos.push(Undo { work: Box::new(undo), holds: false });
+    }
+
+    /// The same, for an undo without which those before it must not run: a pod that stays keeps its addresses.
+    pub(super) fn hold(&mut self, undo: impl FnOnce() -> Result<(), Error> + 'a) {
+        self.undos.push(Undo { work: Box::new(undo), holds: true });
     }
 
     /// All went well: nothing is undone.
@@ -24,22 +33,29 @@ impl<'a> Rollback<'a> {
 
     /// `error` happened: undoes all and returns it, with what could not be undone.
     pub(super) fn run(&mut self, error: Error) -> Error {
-        let also: Vec<_> = std::mem::take(&mut self.undos)
-            .into_iter()
-            .rev()
-            .filter_map(|undo| undo().err())
-            .map(|error| error.whole())
-            .collect();
+        let also = self.undo();
         if also.is_empty() { error } else { Error::Undone { error: Box::new(error), also } }
+    }
+
+    /// Runs the undos; what failed of them.
+    fn undo(&mut self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for undo in std::mem::take(&mut self.undos).into_iter().rev() {
+            if let Err(error) = (undo.work)() {
+                failures.push(error.whole());
+                if undo.holds {
+                    break;
+                }
+            }
+        }
+        failures
     }
 }
 
 impl Drop for Rollback<'_> {
     fn drop(&mut self) {
-        for error in
-            std::mem::take(&mut self.undos).into_iter().rev().filter_map(|undo| undo().err())
-        {
-            eprintln!("netplug: {}", error.whole());
+        for failure in self.undo() {
+            eprintln!("netplug: {failure}");
         }
     }
 }
@@ -65,6 +81,28 @@ mod tests {
         assert_eq!(error.to_string(), "add: failed");
         assert_eq!(error.code(), 7);
         assert!(error.to_json("1.0.0")["details"].as_str().unwrap().contains("undo: failed"));
+    }
+
+    #[test]
+    fn what_an_undo_holds_stays_if_it_fails() {
+        for (fails, wanted) in [(true, &[3, 2][..]), (false, &[3, 2, 1])] {
+            let order = RefCell::new(Vec::new());
+            let mut rollback = Rollback::default();
+            rollback.push(|| {
+                order.borrow_mut().push(1);
+                Ok(())
+            });
+            rollback.hold(|| {
+                order.borrow_mut().push(2);
+                if fails { Err(Error::config("undo", "failed")) } else { Ok(()) }
+            });
+            rollback.push(|| {
+                order.borrow_mut().push(3);
+                Ok(())
+            });
+            rollback.run(Error::config("add", "failed"));
+            assert_eq!(*order.borrow(), wanted);
+        }
     }
 
     #[test]

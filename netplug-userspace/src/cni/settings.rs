@@ -4,34 +4,12 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use super::config::{self, Config, Masquerade};
-use crate::datapath::{Attach, Datapath, Settings, Steering};
-use crate::node::{Netlink, state, sysctl, uplink};
+use crate::datapath::{Attach, Datapath, Lock, Settings, Steering, Uplink};
+use crate::node::state::State;
+use crate::node::{self, Netlink, state, sysctl, uplink};
 
 /// kubenet's default for `--non-masquerade-cidr`, and its like for IPv6 (RFC 4193).
 const NON_MASQUERADE: [&str; 2] = ["10.0.0.0/8", "fc00::/7"];
-
-/// What the datapath is told. `pod_networks` are never masqueraded.
-pub(super) fn datapath(config: &Config, pod_networks: &[IpNetwork]) -> Result<Settings, Error> {
-    let (masquerade, mut non_masquerade) = match config.masquerade()? {
-        Masquerade::Off => (false, Vec::new()),
-        Masquerade::On => (true, defaults()?),
-        Masquerade::Except(networks) => (true, networks),
-    };
-    non_masquerade.extend(pod_networks);
-    Ok(Settings {
-        steering: match config.steering {
-            config::Steering::Learn => Steering::Learn,
-            config::Steering::Always => Steering::Always,
-            config::Steering::Direct => Steering::Direct,
-        },
-        masquerade,
-        non_masquerade,
-        uplinks: config.uplinks.clone(),
-        revisit: config.revisit()?,
-        flow_cache: config.flow_cache.unwrap_or(netplug_common::maps::FLOWS),
-        attach: attach(config),
-    })
-}
 
 /// How programs are attached.
 pub(super) fn attach(config: &Config) -> Attach {
@@ -42,64 +20,128 @@ pub(super) fn attach(config: &Config) -> Attach {
     }
 }
 
-fn defaults() -> Result<Vec<IpNetwork>, Error> {
-    NON_MASQUERADE
-        .iter()
-        .map(|cidr| cidr.parse().map_err(|error| Error::config("masquerade", error)))
-        .collect()
-}
-
-/// Sets the node's sysctls, loads the datapath where that is due, and makes the uplinks known.
-/// `bridge`: the device that packets are routed back out of.
-pub(super) fn prepare_node(
-    netlink: &Netlink,
-    config: &Config,
-    pod_networks: &[IpNetwork],
-    bridge: Option<&str>,
-) -> Result<Datapath, Error> {
-    let (uplinks, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
+/// The uplinks that the configuration names, or those of default routes. `None`: there is no default route just now, and
+/// the uplinks that are known stay.
+pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Option<Vec<Uplink>>, Error> {
+    let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
         eprintln!(
             "netplug: warning: {name} has no Ethernet header; what leaves by it is left to the host"
         );
     }
-    if uplinks.is_empty() {
+    if found.is_empty() && config.uplinks.is_none() {
         eprintln!(
-            "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
+            "netplug: warning: there is no default route, and `uplinks` names no uplink; the known ones stay"
         );
+        return Ok(None);
     }
-    let learns_tcp = state::with(|state| {
-        if let Some(bridge) = bridge {
-            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+    let uplink =
+        |found: uplink::Uplink| Uplink { ifindex: found.link.index, addresses: found.addresses };
+    Ok(Some(found.into_iter().map(uplink).collect()))
+}
+
+/// What a network's configuration means for the node.
+pub(super) struct Network<'a> {
+    pub(super) name: &'a str,
+    /// Where its pods are; never masqueraded to.
+    pub(super) pods: &'a [IpNetwork],
+    /// As [`uplinks`] found them.
+    pub(super) uplinks: Option<Vec<Uplink>>,
+    /// The device that packets are routed back out of.
+    pub(super) bridge: Option<&'a str>,
+}
+
+/// Sets the node's sysctls, loads the datapath where that is due, and tells it its settings.
+pub(super) fn prepare_node(config: &Config, network: Network<'_>) -> Result<Datapath, Error> {
+    let revisit = config.revisit()?;
+    let mut exempt = match config.masquerade()? {
+        Masquerade::Off => Vec::new(),
+        Masquerade::On => defaults()?,
+        Masquerade::Except(networks) => networks,
+    };
+    exempt.extend(network.pods);
+    // Whoever unloads waits until the pod is registered, or finds it.
+    let lock = Lock::shared()?;
+    let (learns_tcp, non_masquerade) = state::with(|state| {
+        forward(state, &network)?;
+        // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
+        for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+            let name = format!("net/netfilter/{timeout}");
+            tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
-        // The kernel sends redirects if either of `all` and the device says so.
-        sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
-        sysctl::ensure(state, "net/ipv4/ip_forward", "1")?;
-        if pod_networks.iter().any(IpNetwork::is_ipv6) {
-            // A forwarding host forgets the routes that it learned by router advertisement, unless this is 2
-            // (Documentation/networking/ip-sysctl.rst, accept_ra).
-            for uplink in &uplinks {
-                let accept = format!("net/ipv6/conf/{}/accept_ra", uplink.name);
-                if sysctl::get(&accept)?.as_deref() == Some("1") {
-                    sysctl::ensure(state, &accept, "2")?;
-                }
-            }
-            sysctl::ensure(state, "net/ipv6/conf/all/forwarding", "1")?;
-        }
-        let liberal = sysctl::ensure(state, "net/netfilter/nf_conntrack_tcp_be_liberal", "1")?;
-        let resets =
-            sysctl::ensure(state, "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1")?;
-        Ok::<_, Error>(liberal && resets)
+        Ok::<_, Error>((let_tcp_be_learned(state)?, state.exempt(network.name, &exempt)?))
     })?;
-    let settings = datapath(config, pod_networks)?;
-    let datapath = Datapath::open_or_load(&settings)?;
-    datapath.set_tcp_learning(learns_tcp)?;
-    if let Some(range) = sysctl::get("net/ipv4/ip_local_port_range")? {
-        let mut ends = range.split_whitespace().filter_map(|end| end.parse().ok());
-        if let (Some(first), Some(last)) = (ends.next(), ends.next()) {
-            datapath.set_local_ports(first, last)?;
-        }
+    let settings = Settings {
+        steering: match config.steering {
+            config::Steering::Learn => Steering::Learn,
+            config::Steering::Always => Steering::Always,
+            config::Steering::Direct => Steering::Direct,
+        },
+        masquerade: !matches!(config.masquerade()?, Masquerade::Off),
+        non_masquerade,
+        uplinks: network.uplinks,
+        revisit,
+        flow_cache: config.flow_cache.unwrap_or(netplug_common::maps::FLOWS),
+        attach: attach(config),
+        learns_tcp,
+        local_ports: local_ports()?,
+    };
+    Ok(Datapath::open_or_load(lock, &settings)?)
+}
+
+/// Has the node forward what pods send, and not tell them of shorter ways.
+fn forward(state: &mut State, network: &Network<'_>) -> Result<(), Error> {
+    if let Some(bridge) = network.bridge {
+        sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
     }
-    datapath.set_uplinks(&uplinks, settings.attach)?;
-    Ok(datapath)
+    // The kernel sends redirects if either of `all` and the device says so.
+    sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
+    sysctl::forward_ipv4(state)?;
+    if network.pods.iter().any(IpNetwork::is_ipv6) {
+        sysctl::forward_ipv6(state, network.bridge)?;
+    }
+    Ok(())
+}
+
+/// Has conntrack bear with connections of which it sees a part only; whether all of that could be set.
+/// - without `be_liberal` and `ignore_invalid_rst`, their packets are INVALID, which kube-proxy drops
+/// - it never sees the acknowledgement of what the server said first, and would forget the connection after
+///   `timeout_unacknowledged`, 300 s, of silence instead of `timeout_established`
+fn let_tcp_be_learned(state: &mut State) -> Result<bool, Error> {
+    const ESTABLISHED: &str = "net/netfilter/nf_conntrack_tcp_timeout_established";
+    let Some(established) = sysctl::get(ESTABLISHED)? else { return Ok(false) };
+    let mut all = true;
+    for (name, value) in [
+        ("tcp_be_liberal", "1"),
+        ("tcp_ignore_invalid_rst", "1"),
+        ("tcp_timeout_unacknowledged", established.as_str()),
+    ] {
+        let name = format!("net/netfilter/nf_conntrack_{name}");
+        all &= tolerate(sysctl::ensure(state, &name, value))?;
+    }
+    Ok(all)
+}
+
+/// A sysctl that cannot be written is no reason to fail where netplug can do without.
+fn tolerate(result: Result<bool, node::Error>) -> Result<bool, Error> {
+    match result {
+        Err(error @ node::Error::Sysctl { .. }) => {
+            eprintln!("netplug: warning: {}", Error::from(error).whole());
+            Ok(false)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn local_ports() -> Result<Option<(u16, u16)>, Error> {
+    let Some(range) = sysctl::get("net/ipv4/ip_local_port_range")? else { return Ok(None) };
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse().ok());
+    Ok(ends.next().zip(ends.next()))
+}
+
+fn defaults() -> Result<Vec<IpNetwork>, Error> {
+    NON_MASQUERADE
+        .iter()
+        .map(|cidr| cidr.parse().map_err(|error| Error::config("masquerade", error)))
+        .collect()
 }

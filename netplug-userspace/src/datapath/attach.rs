@@ -8,10 +8,12 @@ use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
-use super::{Attach, Error, pin};
+use super::{Attach, Error, clsact, pin};
 
 /// The programs, in the order in which they are pinned.
 pub const PROGRAMS: &[&str] = &["from_pod", "to_pod", "from_uplink", "to_uplink"];
+/// Those of uplinks.
+pub(super) const UPLINK_PROGRAMS: [&str; 2] = ["to_uplink", "from_uplink"];
 
 /// Where among the filters of a device ours stands: other software finds room on either side.
 const PRIORITY: u16 = 50;
@@ -74,7 +76,7 @@ pub(super) fn attach(
     for how in ways {
         let attached = match how {
             How::Tcx => attach_tcx(ifindex, &interface, program),
-            How::Clsact => attach_clsact(&interface, program),
+            How::Clsact => attach_clsact(ifindex, &interface, program),
         };
         match attached {
             Ok(()) => return Ok(*how),
@@ -85,7 +87,7 @@ pub(super) fn attach(
         }
     }
     let source = first.unwrap_or_else(|| ProgramError::NotAttached.into());
-    Err(Error::Attach { program, interface, source })
+    Err(Error::Attach { verb: "attach", program, interface, source })
 }
 
 /// The kernel's refusal, after which the other way is tried, or an error of ours.
@@ -114,8 +116,10 @@ impl From<Error> for AttachError {
     }
 }
 
-fn attach_clsact(interface: &str, name: &'static str) -> Result<(), AttachError> {
+fn attach_clsact(ifindex: u32, interface: &str, name: &'static str) -> Result<(), AttachError> {
     match tc::qdisc_add_clsact(interface) {
+        // An endpoint's goes with the device.
+        Ok(()) if UPLINK_PROGRAMS.contains(&name) => clsact::note_ours(ifindex)?,
         Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
         // aya tells EEXIST by the netlink error only; what is wrong with the qdisc, the filter finds out.
         Err(tc::TcError::NetlinkError(_)) => {}
@@ -167,11 +171,11 @@ fn replace_tcx(program: &mut SchedClassifier, path: &Path) -> Result<(), AttachE
 
 /// Whether `program` hangs on a device, and how.
 pub(super) fn attached(ifindex: u32, program: &'static str) -> Result<Option<How>, Error> {
+    let interface = interface_name(ifindex)?;
     if pin::path(&link_name(ifindex, program)).exists() {
         return Ok(Some(How::Tcx));
     }
-    let interface = interface_name(ifindex)?;
-    let found = tc_filter::exists(ifindex, side(program), program).map_err(|source| {
+    let found = clsact::has_filter(ifindex, side(program), program).map_err(|source| {
         Error::File { verb: "list the filters of", path: interface.into(), source }
     })?;
     Ok(found.then_some(How::Clsact))
@@ -191,10 +195,18 @@ fn detach_filter(ifindex: u32, program: &'static str) -> Result<(), Error> {
     };
     match tc::qdisc_detach_program(&interface, side(program), program) {
         Ok(()) => Ok(()),
-        Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // No such filter, or the device is gone by now.
+        Err(tc::TcError::IoError(error))
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
+        {
+            Ok(())
+        }
         // No clsact qdisc at all.
         Err(tc::TcError::NetlinkError(_)) => Ok(()),
-        Err(source) => Err(Error::Attach { program, interface, source: source.into() }),
+        Err(source) => {
+            Err(Error::Attach { verb: "detach", program, interface, source: source.into() })
+        }
     }
 }
 
@@ -209,45 +221,4 @@ pub(super) fn detach_endpoint(ifindex: u32) -> Result<(), Error> {
 pub(super) fn promote(ifindex: u32) -> Result<(), Error> {
     attach(ifindex, "from_pod", Attach::Tcx, How::Tcx)?;
     detach_filter(ifindex, "from_pod")
-}
-
-mod tc_filter {
-    //! Whether a filter is there. aya can only take it off.
-
-    use std::io;
-
-    use aya::programs::TcAttachType;
-    use futures_util::TryStreamExt;
-    use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcOption};
-
-    pub(super) fn exists(ifindex: u32, side: TcAttachType, program: &str) -> io::Result<bool> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection()?;
-            tokio::spawn(connection);
-            let index = i32::try_from(ifindex).map_err(io::Error::other)?;
-            let mut request = handle.traffic_filter(index);
-            let mut filters = match side {
-                TcAttachType::Ingress => request.get().ingress(),
-                _ => request.get().egress(),
-            }
-            .execute();
-            loop {
-                match filters.try_next().await {
-                    Ok(Some(filter)) => {
-                        if filter.attributes.iter().any(|attribute| is_named(attribute, program)) {
-                            return Ok(true);
-                        }
-                    }
-                    Ok(None) => return Ok(false),
-                    Err(error) => return Err(io::Error::other(error)),
-                }
-            }
-        })
-    }
-
-    fn is_named(attribute: &TcAttribute, program: &str) -> bool {
-        let TcAttribute::Options(options) = attribute else { return false };
-        options.iter().any(|option| matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name == program))
-    }
 }

@@ -12,6 +12,7 @@ use netplug_common::maps::config::{
 };
 
 use super::maps::Family;
+use super::pin::Lock;
 use super::{Datapath, Error, Settings, Steering};
 
 /// kube-apiserver's default `--service-node-port-range`.
@@ -28,24 +29,23 @@ impl Datapath {
 
     /// Voids every cached flow.
     pub fn bump_epoch(&self) -> Result<(), Error> {
-        self.change(|config| config.epoch = config.epoch.wrapping_add(1)).map(drop)
+        self.change(&Lock::of_settings()?, |config| config.epoch = config.epoch.wrapping_add(1))
     }
 
-    /// Changes CONFIG; a change that flows may depend on voids them. Returns whether there was one.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Config)) -> Result<bool, Error> {
+    /// Changes CONFIG, whose writers must not overtake one another; a change that flows may depend on voids them.
+    pub(super) fn change(&self, _: &Lock, change: impl FnOnce(&mut Config)) -> Result<(), Error> {
         let mut map = self.maps.config()?;
         let fail = |verb| move |source| Error::Map { verb, map: "CONFIG", source };
         let before = map.get(&0, 0).map_err(fail("read"))?;
         let mut config = before;
         change(&mut config);
         if config == before {
-            return Ok(false);
+            return Ok(());
         }
         if config.epoch == before.epoch {
             config.epoch = before.epoch.wrapping_add(1);
         }
-        map.set(0, config, 0).map_err(fail("write"))?;
-        Ok(true)
+        map.set(0, config, 0).map_err(fail("write"))
     }
 
     /// Writes what each load draws anew, where nothing is written yet.
@@ -59,7 +59,7 @@ impl Datapath {
         )?;
         let [a, b, c, d, e, f, g, h, i, j, k, l] = random;
         let per_second = jiffies_per_second();
-        self.change(|config| {
+        self.change(&Lock::of_settings()?, |config| {
             config.hash_key = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) | 1;
             config.marker = u32::from_ne_bytes([i, j, k, l]) | 1;
             config.jiffies_per_second = per_second;
@@ -67,21 +67,43 @@ impl Datapath {
             config.epoch = 1;
             config.local_ports = LOCAL_PORTS;
             config.masquerade_ports = PortRanges::without(&[NODE_PORTS, LOCAL_PORTS]);
-        })?;
-        Ok(())
+        })
     }
 
-    pub(super) fn write_settings(&self, settings: &Settings) -> Result<(), Error> {
+    /// Tells the programs what a network's configuration says. The last one counts.
+    pub(super) fn apply(&self, settings: &Settings) -> Result<(), Error> {
+        let lock = Lock::of_settings()?;
+        self.write_settings(&lock, settings)?;
+        self.write_uplinks(&lock, settings.uplinks.as_deref(), settings.attach)
+    }
+
+    fn write_settings(&self, lock: &Lock, settings: &Settings) -> Result<(), Error> {
         let per_second = jiffies_per_second();
-        self.change(|config| {
+        let ports = settings.local_ports.map(|(first, last)| {
+            let local = PortRange { first, last };
+            let mut taken = [NODE_PORTS, local];
+            taken.sort_by_key(|range| range.first);
+            (local, PortRanges::without(&taken))
+        });
+        if let Some((PortRange { first, last }, left)) = ports
+            && settings.masquerade
+            && left.count == 0
+        {
+            return Err(Error::NoPorts { first, last });
+        }
+        self.change(lock, |config| {
             config.steering = match settings.steering {
                 Steering::Learn => STEERING_LEARN,
                 Steering::Always => STEERING_ALWAYS,
                 Steering::Direct => STEERING_DIRECT,
             };
             config.revisit_jiffies = jiffies(settings.revisit, per_second);
-            config.flags =
-                config.flags & !MASQUERADE | if settings.masquerade { MASQUERADE } else { 0 };
+            config.flags = if settings.masquerade { MASQUERADE } else { 0 }
+                | if settings.learns_tcp { LEARN_TCP } else { 0 };
+            if let Some((local, left)) = ports {
+                config.local_ports = local;
+                config.masquerade_ports = left;
+            }
         })?;
         self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
             IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
@@ -93,7 +115,7 @@ impl Datapath {
         })
     }
 
-    /// Adds what is missing of a family's CIDRs. Several networks of a node share the map, so none is taken away here.
+    /// Makes a family's CIDRs those of `networks`.
     fn write_exempt<V: Family>(
         &self,
         networks: &[IpNetwork],
@@ -101,32 +123,23 @@ impl Datapath {
     ) -> Result<(), Error> {
         let fail = |verb| move |source| Error::Map { verb, map: V::NON_MASQUERADE, source };
         let mut map = self.maps.non_masquerade::<V>()?;
-        for (prefix, octets) in networks.iter().filter_map(of_family) {
-            map.insert(&Key::new(u32::from(prefix), octets), 0, 0).map_err(fail("write"))?;
+        let known = map.keys().collect::<Result<Vec<_>, _>>().map_err(fail("read"))?;
+        let is_same = |key: &Key<V::Octets>, prefix: u8, octets: &V::Octets| {
+            key.prefix_len() == u32::from(prefix) && key.data() == *octets
+        };
+        let wanted: Vec<_> = networks.iter().filter_map(of_family).collect();
+        for (prefix, octets) in &wanted {
+            if !known.iter().any(|key| is_same(key, *prefix, octets)) {
+                let key = Key::new(u32::from(*prefix), *octets);
+                map.insert(&key, 0, 0).map_err(fail("write"))?;
+            }
+        }
+        for key in &known {
+            if !wanted.iter().any(|(prefix, octets)| is_same(key, *prefix, octets)) {
+                map.remove(key).map_err(fail("remove an entry of"))?;
+            }
         }
         Ok(())
-    }
-
-    /// Tells the programs whether both conntrack sysctls that learned TCP needs are set in this namespace
-    /// (`nf_conntrack_tcp_be_liberal`, `nf_conntrack_tcp_ignore_invalid_rst`). Without them TCP is not learned.
-    pub fn set_tcp_learning(&self, allowed: bool) -> Result<(), Error> {
-        self.change(|config| {
-            config.flags = config.flags & !LEARN_TCP | if allowed { LEARN_TCP } else { 0 };
-        })
-        .map(drop)
-    }
-
-    /// Tells the programs the host's ephemeral port range (`net.ipv4.ip_local_port_range`, inclusive), which
-    /// masquerade never takes from.
-    pub fn set_local_ports(&self, first: u16, last: u16) -> Result<(), Error> {
-        let local = PortRange { first, last };
-        let mut taken = vec![NODE_PORTS, local];
-        taken.sort_by_key(|range| range.first);
-        self.change(|config| {
-            config.local_ports = local;
-            config.masquerade_ports = PortRanges::without(&taken);
-        })
-        .map(drop)
     }
 
     /// The CIDRs that are not masqueraded.

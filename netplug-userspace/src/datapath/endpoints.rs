@@ -1,11 +1,12 @@
 //! Endpoints: PORTS and ENDPOINTS, and the two programs on each host end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use aya::Pod;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
+use netplug_common::maps::nat::HOST;
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
@@ -50,7 +51,6 @@ impl Datapath {
         if result.is_err() {
             // The first error is the one that tells; what cannot be undone now, DEL finds.
             let _ = self.forget(endpoint.ifindex);
-            let _ = detach_endpoint(endpoint.ifindex);
         }
         result
     }
@@ -114,9 +114,8 @@ impl Datapath {
         }
     }
 
-    /// Voids all learned flows and removes the entries of every endpoint of `owner`, and detaches where the
-    /// interface still exists. Call before the veth is removed. Content when there is nothing.
-    /// Returns the interface indexes that had been registered.
+    /// Detaches from every endpoint of `owner`, voids all learned flows, and removes its entries. Call before the veth is
+    /// removed. Content when there is nothing. Returns the interface indexes that had been registered.
     pub fn unregister(&self, owner: Owner) -> Result<Vec<u32>, Error> {
         let ports = entries(&self.maps.ports()?, "PORTS")?;
         let mine: Vec<u32> = ports
@@ -126,39 +125,47 @@ impl Datapath {
             .collect();
         for ifindex in &mine {
             self.forget(*ifindex)?;
-            detach_endpoint(*ifindex)?;
         }
         Ok(mine)
     }
 
-    /// Removes every map entry that leads to `ifindex` or comes from it. Flows are voided at once by the epoch, then
-    /// removed: an index and an address may be given to another pod.
+    /// Detaches from `ifindex` and removes every map entry that leads there or comes from there: the index and its pod's
+    /// addresses may be given to another pod.
+    ///
+    /// The addresses go first, so that the programs write no mapping of them again; then, once nothing enters any more, the
+    /// epoch ends, so that nothing is learned of what is in the host's hands. PORTS goes last: by it a DEL that was killed
+    /// half way finds here again.
     fn forget(&self, ifindex: u32) -> Result<(), Error> {
-        remove(&mut self.maps.ports()?, &ifindex, "PORTS")?;
-        let v4 = self.forget_addresses::<V4>(ifindex)?;
-        let v6 = self.forget_addresses::<V6>(ifindex)?;
+        self.forget_addresses::<V4>(ifindex)?;
+        self.forget_addresses::<V6>(ifindex)?;
+        detach_endpoint(ifindex)?;
         self.bump_epoch()?;
-        self.forget_flows::<V4>(ifindex, &v4)?;
-        self.forget_flows::<V6>(ifindex, &v6)
+        self.forget_flows::<V4>(ifindex)?;
+        self.forget_flows::<V6>(ifindex)?;
+        remove(&mut self.maps.ports()?, &ifindex, "PORTS")
     }
 
-    fn forget_addresses<V: Family>(&self, ifindex: u32) -> Result<Vec<V::Address>, Error>
+    fn forget_addresses<V: Family>(&self, ifindex: u32) -> Result<(), Error>
     where
         V::Address: Pod,
     {
         let mut endpoints = self.maps.endpoints::<V>()?;
-        let mut addresses = Vec::new();
         for (address, entry) in entries(&endpoints, V::ENDPOINTS)? {
             if entry.ifindex == ifindex {
                 remove(&mut endpoints, &address, V::ENDPOINTS)?;
-                addresses.push(address);
             }
         }
-        Ok(addresses)
+        Ok(())
     }
 
-    fn forget_flows<V: Family>(&self, ifindex: u32, addresses: &[V::Address]) -> Result<(), Error> {
-        let is_pods = |address: &V::Address| addresses.contains(address);
+    /// Removes the flows of an interface, the mappings of addresses that are no pod's any more, and the visits of epochs that
+    /// have ended.
+    fn forget_flows<V: Family>(&self, ifindex: u32) -> Result<(), Error>
+    where
+        V::Address: Pod,
+    {
+        let endpoints = entries(&self.maps.endpoints::<V>()?, V::ENDPOINTS)?;
+        let pods: HashSet<_> = endpoints.into_iter().map(|(address, _)| address).collect();
         let mut flows = self.maps.flows::<V>()?;
         for (tuple, flow) in entries(&flows, V::FLOWS)? {
             if flow.entered_by == ifindex || flow.leaves_by == ifindex {
@@ -167,26 +174,20 @@ impl Datapath {
         }
         let mut nat_out = self.maps.nat_out::<V>()?;
         for (tuple, _) in entries(&nat_out, V::NAT_OUT)? {
-            if is_pods(&tuple.source) {
+            if !pods.contains(&tuple.source) {
                 remove(&mut nat_out, &tuple, V::NAT_OUT)?;
             }
         }
         let mut nat_in = self.maps.nat_in::<V>()?;
-        let mut answers = Vec::new();
         for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
-            if is_pods(&mapping.address) {
+            if mapping.kind != HOST && !pods.contains(&mapping.address) {
                 remove(&mut nat_in, &tuple, V::NAT_IN)?;
-                answers.push(tuple);
             }
         }
+        let epoch = self.config()?.epoch;
         let mut visits = self.maps.visits::<V>()?;
         for (hash, visit) in entries(&visits, V::VISITS)? {
-            let entered = &visit.entered;
-            if visit.entered_by == ifindex
-                || is_pods(&entered.source)
-                || is_pods(&entered.destination)
-                || answers.contains(entered)
-            {
+            if visit.epoch != epoch {
                 remove(&mut visits, &hash, V::VISITS)?;
             }
         }
@@ -269,9 +270,14 @@ impl Datapath {
     pub fn promote(&self) -> Result<usize, Error> {
         let mut moved = 0;
         for endpoint in self.endpoints()? {
-            if attached(endpoint.ifindex, "from_pod")? == Some(How::Clsact) {
-                promote(endpoint.ifindex)?;
-                moved += 1;
+            match attached(endpoint.ifindex, "from_pod") {
+                Ok(Some(How::Clsact)) => {
+                    promote(endpoint.ifindex)?;
+                    moved += 1;
+                }
+                // Gone without a DEL, which is still to come.
+                Ok(_) | Err(Error::Interface { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(moved)
@@ -281,12 +287,14 @@ impl Datapath {
     pub(super) fn reattach(&self) -> Result<(), Error> {
         for endpoint in self.endpoints()? {
             for program in ["to_pod", "from_pod"] {
-                match attached(endpoint.ifindex, program)? {
-                    Some(How::Tcx) => attach(endpoint.ifindex, program, Attach::Tcx, How::Tcx)?,
-                    Some(How::Clsact) | None => {
-                        attach(endpoint.ifindex, program, Attach::Auto, How::Clsact)?
-                    }
+                let how = match attached(endpoint.ifindex, program) {
+                    Ok(Some(How::Tcx)) => Attach::Tcx,
+                    Ok(Some(How::Clsact) | None) => Attach::Auto,
+                    // Gone without a DEL, which is still to come.
+                    Err(Error::Interface { .. }) => continue,
+                    Err(error) => return Err(error),
                 };
+                attach(endpoint.ifindex, program, how, How::Clsact)?;
             }
         }
         self.reattach_uplinks()

@@ -47,16 +47,13 @@ impl LogLevel {
 /// Loads and pins. `flow_cache`: entries of each FLOWS map, where they are not pinned yet. With a log level other than
 /// off, returns the loaded object, whose log [`run_logger`] prints.
 pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
-    let _lock = pin::Lock::take()?;
-    if pin::is_loaded() && level == LogLevel::Off && is_current()? {
+    let _lock = pin::Lock::exclusive()?;
+    if level == LogLevel::Off && loaded()?.as_deref() == Some(&mark(level)) {
         // Another process was first.
         return Ok(None);
     }
     pin::prepare()?;
-    if pin::path("CONFIG").exists() {
-        // Refuses maps of another shape under this layout's name.
-        maps::Maps::open()?;
-    }
+    maps::refuse_other_shapes()?;
     let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pin::path(name))).collect();
     let (level_number, keeps_type) = (level.number(), u8::from(peer_keeps_type()));
     let mut loader = EbpfLoader::new();
@@ -76,7 +73,8 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
             });
         loaded?;
     }
-    Datapath { maps: maps::Maps }.write_first_config()?;
+    let datapath = Datapath { maps: maps::Maps, _lock: None };
+    datapath.write_first_config()?;
     for name in PROGRAMS {
         let path = pin::path(name);
         let fresh = pin::path(&format!("new_{name}"));
@@ -95,12 +93,12 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
             source,
         })?;
     }
-    fs::write(LOADED, digest()).map_err(|source| Error::File {
+    datapath.reattach()?;
+    fs::write(LOADED, mark(level)).map_err(|source| Error::File {
         verb: "write",
         path: LOADED.into(),
         source,
     })?;
-    Datapath { maps: maps::Maps }.reattach()?;
     Ok((level != LogLevel::Off).then_some(object))
 }
 
@@ -111,21 +109,28 @@ fn program<'a>(
     object.program_mut(name).ok_or(aya::programs::ProgramError::NotLoaded)?.try_into()
 }
 
-/// Says which object is loaded, so that another build replaces it and the same build does not.
+/// Says which object is loaded, and how much it tells, so that another replaces it and the same does not.
 pub(super) const LOADED: &str = "/run/netplug/loaded";
 
-fn digest() -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in OBJECT {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    format!("{hash:016x}")
+/// What [`LOADED`] says of this build's object. Its digest is the build script's.
+fn mark(level: LogLevel) -> String {
+    format!("{} {}", env!("NETPLUG_OBJECT_DIGEST"), level.number())
 }
 
-fn is_current() -> Result<bool, Error> {
+/// Whether this build's programs are loaded, however much they tell.
+pub(super) fn is_current() -> Result<bool, Error> {
+    let loaded = loaded()?;
+    let digest = loaded.as_deref().and_then(|mark| mark.split(' ').next());
+    Ok(digest == Some(env!("NETPLUG_OBJECT_DIGEST")))
+}
+
+fn loaded() -> Result<Option<String>, Error> {
+    if !pin::is_loaded() {
+        return Ok(None);
+    }
     match fs::read_to_string(LOADED) {
-        Ok(loaded) => Ok(loaded == digest()),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::File { verb: "read", path: LOADED.into(), source }),
     }
 }

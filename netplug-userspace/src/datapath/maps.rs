@@ -97,6 +97,50 @@ fn table<K: Pod, V: Pod>(map: &'static str) -> Result<Table<K, V>, Error> {
     typed(map, open(map)?.try_into())
 }
 
+/// Refuses pinned maps of another shape under this layout's name: loading takes any on, unseen.
+pub(super) fn refuse_other_shapes() -> Result<(), Error> {
+    fn of_family<V: Family>() -> Result<(), Error>
+    where
+        V::Address: Pod,
+    {
+        let is_there = |name: &&str| pin::path(name).exists();
+        if is_there(&V::ENDPOINTS) {
+            Maps.endpoints::<V>()?;
+        }
+        if is_there(&V::NON_MASQUERADE) {
+            Maps.non_masquerade::<V>()?;
+        }
+        if is_there(&V::FLOWS) {
+            Maps.flows::<V>()?;
+        }
+        if is_there(&V::VISITS) {
+            Maps.visits::<V>()?;
+        }
+        if is_there(&V::NAT_OUT) {
+            Maps.nat_out::<V>()?;
+        }
+        if is_there(&V::NAT_IN) {
+            Maps.nat_in::<V>()?;
+        }
+        Ok(())
+    }
+    let is_there = |name: &str| pin::path(name).exists();
+    if is_there("CONFIG") {
+        Maps.config()?;
+    }
+    if is_there("PORTS") {
+        Maps.ports()?;
+    }
+    if is_there("UPLINKS") {
+        Maps.uplinks()?;
+    }
+    if is_there("COUNTERS") {
+        Maps.counters()?;
+    }
+    of_family::<V4>()?;
+    of_family::<V6>()
+}
+
 impl Maps {
     /// Opens what every caller needs, so that a foreign layout is found before anything is written.
     pub(super) fn open() -> Result<Self, Error> {

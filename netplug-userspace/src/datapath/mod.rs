@@ -2,6 +2,7 @@
 //! The only user of aya in netplug.
 
 mod attach;
+mod clsact;
 mod config;
 mod endpoints;
 mod load;
@@ -17,9 +18,11 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use crate::digest;
+
 pub use attach::{How, PROGRAMS, interface_name};
 pub use load::{LogLevel, load, object, run_logger};
-pub use pin::{directory, unload};
+pub use pin::{Lock, directory, unload};
 pub use view::{Count, FlowView, MappingView, Totals};
 
 /// What can go wrong with the datapath.
@@ -92,9 +95,11 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The program could be attached neither way.
-    #[error("cannot attach {program} to {interface}")]
+    /// The program could be attached neither way, or not be taken off.
+    #[error("cannot {verb} {program}: interface {interface}")]
     Attach {
+        /// What was tried.
+        verb: &'static str,
         /// Which program.
         program: &'static str,
         /// Where.
@@ -111,6 +116,17 @@ pub enum Error {
         address: IpAddr,
         /// Whose.
         ifindex: u32,
+    },
+    /// The host's ephemeral ports leave none for masquerade.
+    #[error(
+        "masquerade has no ports: net.ipv4.ip_local_port_range is {first} {last}, and the rest are NodePorts; narrow it, or \
+         turn masquerade off"
+    )]
+    NoPorts {
+        /// The first ephemeral port.
+        first: u16,
+        /// The last.
+        last: u16,
     },
     /// Developer's log could not be opened.
     #[error("cannot read the programs' log")]
@@ -148,16 +164,22 @@ pub struct Settings {
     pub steering: Steering,
     /// Whether packets from pods to the outside get the uplink's address.
     pub masquerade: bool,
-    /// Destinations that are never masqueraded. Includes the pod networks of this node.
+    /// Destinations that are never masqueraded, of all networks of the node. Includes where their pods are.
     pub non_masquerade: Vec<IpNetwork>,
-    /// Interfaces by which packets leave the node; `None`: those that a default route uses.
-    pub uplinks: Option<Vec<String>>,
+    /// Interfaces by which packets leave the node; `None`: those that are known, as far as they are still there.
+    pub uplinks: Option<Vec<Uplink>>,
     /// Age at which a cached flow asks the host again.
     pub revisit: Duration,
     /// Entries of each FLOWS map; taken when the programs are first loaded.
     pub flow_cache: u32,
     /// How programs are attached.
     pub attach: Attach,
+    /// Whether both conntrack sysctls that learned TCP needs are set in this namespace (`nf_conntrack_tcp_be_liberal`,
+    /// `nf_conntrack_tcp_ignore_invalid_rst`). Without them TCP is not learned.
+    pub learns_tcp: bool,
+    /// The host's ephemeral ports (`net.ipv4.ip_local_port_range`, inclusive), which masquerade never takes from; `None`:
+    /// as they were.
+    pub local_ports: Option<(u16, u16)>,
 }
 
 /// An uplink as it was found on the node, with the addresses to masquerade as.
@@ -165,14 +187,12 @@ pub struct Settings {
 pub struct Uplink {
     /// Interface index.
     pub ifindex: u32,
-    /// Interface name.
-    pub name: String,
     /// Its addresses of global scope, in the kernel's order; the first of each family is masqueraded as.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Whose an endpoint is: a keyed digest of network name, container id and interface name, so that DEL finds
-/// the entry with neither `prevResult` nor namespace.
+/// Whose an endpoint is: a digest of network name, container id and interface name, so that DEL finds the entry with
+/// neither `prevResult` nor namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner(pub u64);
 
@@ -180,14 +200,7 @@ impl Owner {
     /// The owner of `ifname` of `container` on `network`. The same input gives the same value on every node.
     #[must_use]
     pub fn of(network: &str, container: &str, ifname: &str) -> Self {
-        // FNV-1a, 64 bit: stable across builds, which the standard library's hasher is not.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in
-            network.bytes().chain([0]).chain(container.bytes()).chain([0]).chain(ifname.bytes())
-        {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        Self(hash)
+        Self(digest::of(&[network, container, ifname]))
     }
 }
 
@@ -204,7 +217,7 @@ pub struct Endpoint {
     pub gateway_mac: [u8; 6],
     /// MAC of the pod end.
     pub pod_mac: [u8; 6],
-    /// The pod's addresses (at most one of each family is guarded and masqueraded per entry; see `MAX_ADDRESSES`).
+    /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
     /// Whether packets whose source is not the pod's own are dropped.
     pub source_guard: bool,
@@ -215,25 +228,36 @@ pub struct Endpoint {
 /// The loaded, pinned datapath of this node.
 pub struct Datapath {
     maps: maps::Maps,
+    /// Keeps others from unloading.
+    _lock: Option<Lock>,
 }
 
 impl Datapath {
-    /// Opens the pinned datapath, or loads and pins it (mounting bpffs where that is missing) when there is
-    /// none or it is of another layout. Writes `settings` where they differ; bumps the epoch if any did.
-    pub fn open_or_load(settings: &Settings) -> Result<Self, Error> {
-        let datapath = match Self::open()? {
-            Some(datapath) => datapath,
-            None => {
-                load(settings.flow_cache, LogLevel::Off)?;
-                Self { maps: maps::Maps::open()? }
+    /// Opens the pinned datapath, or loads and pins it (mounting bpffs where that is missing) when there is none, or one of
+    /// another build. Writes `settings` where they differ; bumps the epoch if any did. `lock` is a shared one, which is
+    /// held for as long as the datapath is open.
+    pub fn open_or_load(lock: Lock, settings: &Settings) -> Result<Self, Error> {
+        let mut lock = lock;
+        // Loading wants the lock for itself, and somebody may unload, or load another build, before it is shared again:
+        // who is overtaken thrice goes on with what is there.
+        for _ in 0..3 {
+            if load::is_current()? {
+                break;
             }
-        };
-        datapath.write_settings(settings)?;
+            drop(lock);
+            load(settings.flow_cache, LogLevel::Off)?;
+            lock = Lock::shared()?;
+        }
+        let datapath = Self { maps: maps::Maps::open()?, _lock: Some(lock) };
+        datapath.apply(settings)?;
         Ok(datapath)
     }
 
     /// Opens the pinned datapath; `None` where nothing is pinned.
     pub fn open() -> Result<Option<Self>, Error> {
-        if pin::is_loaded() { Ok(Some(Self { maps: maps::Maps::open()? })) } else { Ok(None) }
+        if !pin::is_loaded() {
+            return Ok(None);
+        }
+        Ok(Some(Self { maps: maps::Maps::open()?, _lock: None }))
     }
 }

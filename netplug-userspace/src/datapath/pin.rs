@@ -9,7 +9,8 @@ use netplug_common::maps::LAYOUT;
 use super::Error;
 
 const BPFFS: &str = "/sys/fs/bpf";
-const LOCK: &str = "/run/netplug/load.lock";
+const LOADING: &str = "/run/netplug/load.lock";
+const SETTINGS: &str = "/run/netplug/settings.lock";
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -43,17 +44,32 @@ pub(super) fn prepare() -> Result<(), Error> {
     })
 }
 
-/// Held while pins are made or removed; released when dropped.
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+/// Has other processes wait; released when dropped. Who needs both takes the one of loading first.
+pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Lock {
-    pub(super) fn take() -> Result<Self, Error> {
-        let fail = |verb| move |source| Error::File { verb, path: LOCK.into(), source };
-        if let Some(folder) = Path::new(LOCK).parent() {
+    /// For who makes or removes pins: waits for everybody else.
+    pub fn exclusive() -> Result<Self, Error> {
+        Self::take(LOADING, File::lock)
+    }
+
+    /// For who needs what is loaded to stay.
+    pub fn shared() -> Result<Self, Error> {
+        Self::take(LOADING, File::lock_shared)
+    }
+
+    /// For who reads CONFIG or UPLINKS and writes back what it made of them.
+    pub(super) fn of_settings() -> Result<Self, Error> {
+        Self::take(SETTINGS, File::lock)
+    }
+
+    fn take(path: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, Error> {
+        let fail = |verb| move |source| Error::File { verb, path: path.into(), source };
+        if let Some(folder) = Path::new(path).parent() {
             fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
         }
-        let file = File::options().create(true).append(true).open(LOCK).map_err(fail("open"))?;
-        file.lock().map_err(fail("lock"))?;
+        let file = File::options().create(true).append(true).open(path).map_err(fail("open"))?;
+        lock(&file).map_err(fail("lock"))?;
         Ok(Self(file))
     }
 }
@@ -69,9 +85,8 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// Detaches every program, removes every pin, of every layout; the maps and programs go with them. Returns what was
-/// removed. Interfaces and addresses are not touched.
-pub fn unload() -> Result<Vec<PathBuf>, Error> {
-    let _lock = Lock::take()?;
+/// removed. Interfaces and addresses are not touched. `_lock` is an exclusive one.
+pub fn unload(_lock: &Lock) -> Result<Vec<PathBuf>, Error> {
     let root = Path::new(BPFFS).join("netplug");
     let mut removed = Vec::new();
     if let Some(datapath) = super::Datapath::open()? {

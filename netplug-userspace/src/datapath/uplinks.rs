@@ -6,25 +6,39 @@ use netplug_common::ip::{Ipv4, Ipv6};
 use netplug_common::maps::config::FAST_ADDRESSES;
 use netplug_common::maps::uplink::UplinkEntry;
 
-use super::attach::{How, attach, attached, detach};
+use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach, interface_name};
 use super::maps::{entries, remove};
-use super::{Attach, Datapath, Error, Uplink};
+use super::pin::Lock;
+use super::{Attach, Datapath, Error, Uplink, clsact};
 
 const UNSPECIFIED4: Ipv4 = Ipv4 { octets: [0; 4] };
 const UNSPECIFIED6: Ipv6 = Ipv6 { octets: [0; 16] };
 
 impl Datapath {
-    /// Makes `uplinks` the node's uplinks: attaches to new ones, detaches from those that are gone.
-    pub fn set_uplinks(&self, uplinks: &[Uplink], how: Attach) -> Result<(), Error> {
+    /// Makes `uplinks` the node's uplinks: attaches to new ones, detaches from those that are gone. `None`: only those are
+    /// forgotten whose interface is not there any more.
+    pub(super) fn write_uplinks(
+        &self,
+        lock: &Lock,
+        uplinks: Option<&[Uplink]>,
+        how: Attach,
+    ) -> Result<(), Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
         for (ifindex, _) in &known {
-            if !uplinks.iter().any(|uplink| uplink.ifindex == *ifindex) {
-                detach(*ifindex, "from_uplink")?;
-                detach(*ifindex, "to_uplink")?;
+            let stays = match uplinks {
+                Some(uplinks) => uplinks.iter().any(|uplink| uplink.ifindex == *ifindex),
+                None => interface_name(*ifindex).is_ok(),
+            };
+            if !stays {
+                for program in UPLINK_PROGRAMS {
+                    detach(*ifindex, program)?;
+                }
+                clsact::give_back(*ifindex)?;
                 remove(&mut map, ifindex, "UPLINKS")?;
             }
         }
+        let Some(uplinks) = uplinks else { return Ok(()) };
         for uplink in uplinks {
             let entry = entry_of(uplink);
             if !known.contains(&(uplink.ifindex, entry)) {
@@ -34,18 +48,18 @@ impl Datapath {
                     source,
                 })?;
             }
-            for program in ["to_uplink", "from_uplink"] {
+            for program in UPLINK_PROGRAMS {
                 if attached(uplink.ifindex, program)?.is_none() {
                     attach(uplink.ifindex, program, how, How::Tcx)?;
                 }
             }
         }
-        self.write_fast_addresses(uplinks)
+        self.write_fast_addresses(lock, uplinks)
     }
 
     /// Detaches from every uplink and forgets them.
     pub(super) fn detach_uplinks(&self) -> Result<(), Error> {
-        self.set_uplinks(&[], Attach::Auto)
+        self.write_uplinks(&Lock::of_settings()?, Some(&[]), Attach::Auto)
     }
 
     /// The uplinks, with the addresses that they masquerade as.
@@ -68,7 +82,7 @@ impl Datapath {
 
     pub(super) fn reattach_uplinks(&self) -> Result<(), Error> {
         for (ifindex, _) in entries(&self.maps.uplinks()?, "UPLINKS")? {
-            for program in ["to_uplink", "from_uplink"] {
+            for program in UPLINK_PROGRAMS {
                 let how = match attached(ifindex, program) {
                     Ok(Some(How::Clsact)) => Attach::Clsact,
                     Ok(Some(How::Tcx)) => Attach::Tcx,
@@ -83,7 +97,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn write_fast_addresses(&self, uplinks: &[Uplink]) -> Result<(), Error> {
+    fn write_fast_addresses(&self, lock: &Lock, uplinks: &[Uplink]) -> Result<(), Error> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for address in uplinks.iter().flat_map(|uplink| &uplink.addresses) {
             match address {
@@ -93,11 +107,10 @@ impl Datapath {
         }
         v4.resize(FAST_ADDRESSES.max(v4.len()), UNSPECIFIED4);
         v6.resize(FAST_ADDRESSES.max(v6.len()), UNSPECIFIED6);
-        self.change(|config| {
+        self.change(lock, |config| {
             config.uplinks4.copy_from_slice(&v4[..FAST_ADDRESSES]);
             config.uplinks6.copy_from_slice(&v6[..FAST_ADDRESSES]);
         })
-        .map(drop)
     }
 }
 

@@ -59,6 +59,14 @@ pub enum Error {
         /// All range sets.
         ranges: String,
     },
+    /// More addresses were asked for than a pod gets.
+    #[error("cannot lease {address} as well: a pod gets one address of {ranges}")]
+    TooMany {
+        /// The first that is too many.
+        address: IpAddr,
+        /// Its range set.
+        ranges: String,
+    },
     /// An address that was asked for is another pod's.
     #[error("cannot lease {address}: it is in use")]
     Taken {

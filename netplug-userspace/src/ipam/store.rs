@@ -60,6 +60,12 @@ impl Store {
                 return Err(Error::NotOffered { address: *address, ranges: ranges.join(", ") });
             }
         }
+        for set in sets {
+            let mut of_set = wanted.iter().filter(|address| set.offering(**address).is_some());
+            if let Some(address) = of_set.nth(1) {
+                return Err(Error::TooMany { address: *address, ranges: set.to_string() });
+            }
+        }
         let locked = self.lock()?;
         if let Some(address) = locked.held_by(container, ifname)?.first() {
             return Err(Error::HasOne {
@@ -157,11 +163,17 @@ impl Locked<'_> {
             let path = path.clone();
             move |source| Error::File { verb, path, source }
         };
-        let mut options = File::options();
-        let mut file = match options.write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            Err(source) => return Err(fail("make")(source)),
+        let make = || File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = match make() {
+            // Who writes a lease holds the lock: an empty one is of somebody who was killed, and nobody's.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::metadata(&path).is_ok_and(|lease| lease.len() > 0) {
+                    return Ok(false);
+                }
+                fs::remove_file(&path).map_err(fail("remove"))?;
+                make().map_err(fail("make"))?
+            }
+            file => file.map_err(fail("make"))?,
         };
         let written = write!(file, "{container}\r\n{ifname}").and_then(|()| file.sync_all());
         if let Err(source) = written {
@@ -349,6 +361,28 @@ mod tests {
             let refused = store.lease(&both, &[outside.parse().unwrap()], "b", "eth0");
             assert!(matches!(refused, Err(Error::NotOffered { .. })), "{outside}");
         }
+    }
+
+    #[test]
+    fn a_lease_that_was_never_written_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        store.lease(&sets("10.1.2.0/30"), &[], "a", "eth0").unwrap();
+        store.release("a", "eth0").unwrap();
+        let file = folder.path().join("net/10.1.2.2");
+        File::create(&file).unwrap();
+        store.lease(&sets("10.1.2.0/30"), &[], "b", "eth0").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"b\r\neth0");
+    }
+
+    #[test]
+    fn two_addresses_of_one_set_are_one_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        let wanted = ["10.1.2.7", "10.1.2.8"].map(|text| text.parse().unwrap());
+        let error = store.lease(&sets("10.1.2.0/24"), &wanted, "a", "eth0").unwrap_err();
+        assert!(matches!(error, Error::TooMany { address, .. } if address == wanted[1]));
+        assert!(store.held_by("a", "eth0").unwrap().is_empty());
     }
 
     proptest! {

@@ -6,7 +6,8 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 
 use super::link::Link;
 use super::netlink::{exists, refused};
-use super::{Error, Mac, Netlink, sysctl};
+use super::{Error, Mac, Netlink, state, sysctl};
+use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
 const ALIAS: &str = "netplug ";
@@ -25,8 +26,8 @@ pub struct Wanted<'a> {
     pub force_address: bool,
 }
 
-/// Finds the bridge or makes it, and gives it its gateways.
-pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<Link, Error> {
+/// Finds the bridge or makes it, and gives it its gateways. Also returns whether it was made.
+pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<(Link, bool), Error> {
     let name = wanted.name;
     let mac = mac_of(name, wanted.gateways.first());
     let mut bridge = netlink.link(name)?;
@@ -54,7 +55,28 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<Link, Error> {
         }
         netlink.set(message.build(), name)?;
     }
-    Ok(bridge)
+    if !is_missing && !is_ours(&bridge) {
+        fix_mac(netlink, &bridge)?;
+    }
+    Ok((bridge, is_missing))
+}
+
+/// Has a bridge that another made keep the MAC that it has: one that was never given its own takes that of its lowest
+/// port, and pods know their gateway's for good. Done once: whenever a MAC is set, be it to what it is, the kernel forgets
+/// the device's neighbours, permanent ones too.
+pub fn fix_mac(netlink: &Netlink, bridge: &Link) -> Result<(), Error> {
+    state::with(|state| {
+        if !state.fixed(bridge)? {
+            return Ok(());
+        }
+        let mac = bridge.mac.to_vec();
+        netlink.set(LinkUnspec::new_with_index(bridge.index).address(mac).build(), &bridge.name)
+    })
+}
+
+/// Whether netplug made it.
+fn is_ours(bridge: &Link) -> bool {
+    bridge.is_bridge() && bridge.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
 }
 
 fn give_addresses(netlink: &Netlink, bridge: &Link, wanted: &Wanted<'_>) -> Result<(), Error> {
@@ -102,9 +124,7 @@ fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> 
 /// Removes a bridge, if netplug made it and it has no ports. Returns whether it did.
 pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
     let Some(bridge) = netlink.link(name)? else { return Ok(false) };
-    let is_ours =
-        bridge.is_bridge() && bridge.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS));
-    if !is_ours || netlink.links()?.iter().any(|link| link.master == Some(bridge.index)) {
+    if !is_ours(&bridge) || netlink.links()?.iter().any(|link| link.master == Some(bridge.index)) {
         return Ok(false);
     }
     netlink.remove(&bridge).map(|()| true)
@@ -114,7 +134,7 @@ pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
 /// next node, whose pods have another network.
 fn mac_of(name: &str, gateway: Option<&IpNetwork>) -> Mac {
     let gateway = gateway.map(ToString::to_string).unwrap_or_default();
-    let [_, _, _, b, c, d, e, f] = crate::datapath::Owner::of(name, &gateway, "").0.to_be_bytes();
+    let [_, _, _, b, c, d, e, f] = digest::of(&[name, &gateway]).to_be_bytes();
     [0x02, b, c, d, e, f]
 }
 

@@ -1,7 +1,8 @@
 //! A link as netplug reads it.
 
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage, State,
 };
 
 use super::Mac;
@@ -27,6 +28,9 @@ pub struct Link {
     pub kind: Option<InfoKind>,
     /// Whether it is administratively up.
     pub is_up: bool,
+    /// Whether it carries packets: its carrier was seen (RFC 2863's ifOperStatus), and the bridge that it is a port of, if
+    /// any, forwards what comes by it. The kernel gets there some time after both ends are up (net/core/link_watch.c).
+    pub is_running: bool,
     /// Whether it is `lo`.
     pub is_loopback: bool,
     /// Whether frames on it have Ethernet headers.
@@ -58,11 +62,14 @@ impl Link {
             alias: None,
             kind: None,
             is_up: flags.contains(LinkFlags::Up),
+            is_running: false,
             is_loopback: flags.contains(LinkFlags::Loopback),
             is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         };
+        let mut forwards = true;
         for attribute in &message.attributes {
             match attribute {
+                LinkAttribute::OperState(state) => link.is_running = *state == State::Up,
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(mac) => {
                     if let Ok(mac) = mac.as_slice().try_into() {
@@ -80,10 +87,20 @@ impl Link {
                         LinkInfo::Kind(kind) => Some(kind.clone()),
                         _ => None,
                     });
+                    forwards = !infos.iter().any(is_held_back);
                 }
                 _ => {}
             }
         }
+        link.is_running &= forwards;
         link
     }
+}
+
+/// Whether it says of a bridge's port that it does not forward.
+fn is_held_back(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info else { return false };
+    attributes.iter().any(|attribute| {
+        matches!(attribute, InfoBridgePort::State(state) if *state != BridgePortState::Forwarding)
+    })
 }

@@ -57,6 +57,16 @@ pub enum Error {
         /// Where, as a clause; empty for the node.
         place: String,
     },
+    /// An interface is up and carries no packets.
+    #[error(
+        "the interface {name} carries no packets {after:?} after it was brought up; see `ip -details link show {name}`"
+    )]
+    NotRunning {
+        /// Its name.
+        name: String,
+        /// How long was waited.
+        after: std::time::Duration,
+    },
     /// A name is taken by another kind of device.
     #[error("the interface {name} is not a bridge; name another in `bridge`, or remove it")]
     NotABridge {

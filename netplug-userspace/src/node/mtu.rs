@@ -35,6 +35,7 @@ mod tests {
             alias: None,
             kind: None,
             is_up: true,
+            is_running: true,
             is_loopback: false,
             is_ethernet: true,
         }

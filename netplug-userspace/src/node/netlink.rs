@@ -238,13 +238,14 @@ impl Netlink {
         }
     }
 
-    /// Adds a route by an interface; `gateway` none: the destination is on the link.
+    /// Adds a route by an interface; `gateway` none: the destination is on the link. `false`: there is one to that
+    /// destination already, which stays.
     pub fn add_route(
         &self,
         link: &Link,
         to: IpNetwork,
         gateway: Option<IpAddr>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let refused = refused("add", format!("the route to {to} by {}", link.name));
         let message = route(link.index, to, gateway).map_err(|source| Error::System {
             verb: "add",
@@ -252,8 +253,9 @@ impl Netlink {
             source,
         })?;
         match self.run(self.handle.route().add(message).execute()) {
-            Err(error) if !exists(&error) => Err(refused(error)),
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if exists(&error) => Ok(false),
+            Err(error) => Err(refused(error)),
         }
     }
 

@@ -1,32 +1,86 @@
-//! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias.
-//! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing.
+//! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias. Also
+//! kept here: what each network exempts from masquerade, since the datapath has one list for all of them.
+//!
+//! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing. It is put back
+//! only where nobody else has changed it since, and in reverse: some sysctls change others as they are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Netlink, bridge, sysctl};
+use super::link::Link;
+use super::{Error, Mac, Netlink, bridge, sysctl};
 
 const FOLDER: &str = "/run/netplug";
 
 /// The state file's content.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Sysctls by their path below /proc/sys, with what they were before.
-    sysctls: BTreeMap<String, String>,
+    sysctls: Vec<Change>,
+    /// By name: index and MAC of bridges of others', whose MAC was made to stay.
+    bridges: BTreeMap<String, (u32, Mac)>,
+    /// By network: the CIDRs that it does not masquerade to.
+    exempt: BTreeMap<String, Vec<IpNetwork>>,
+}
+
+/// A sysctl that netplug changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its path below /proc/sys.
+    pub name: String,
+    /// What it was.
+    pub was: String,
+    /// What netplug made of it.
+    pub became: String,
 }
 
 impl State {
-    /// Keeps what a sysctl was, if that is not kept yet.
-    pub fn remember(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        if !self.sysctls.contains_key(name) {
-            self.sysctls.insert(name.into(), value.into());
+    /// Keeps what sysctls were, before they change. Where somebody else has changed one since netplug did, theirs is what
+    /// will be put back.
+    pub fn remember(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
+        for change in changes {
+            match self.sysctls.iter_mut().find(|known| known.name == change.name) {
+                Some(known) => {
+                    if known.became != change.was {
+                        known.was = change.was;
+                    }
+                    known.became = change.became;
+                }
+                None => self.sysctls.push(change),
+            }
+        }
+        save(self)
+    }
+
+    /// What the sysctl `name`, which is `found` now, was before netplug changed it, if it did and nobody has since.
+    #[must_use]
+    pub fn before<'a>(&'a self, name: &str, found: &'a str) -> &'a str {
+        let ours = self.sysctls.iter().find(|known| known.name == name && known.became == found);
+        ours.map_or(found, |known| &known.was)
+    }
+
+    /// Keeps that a bridge's MAC was made to stay; whether that is news.
+    pub fn fixed(&mut self, bridge: &Link) -> Result<bool, Error> {
+        let now = (bridge.index, bridge.mac);
+        let is_news = self.bridges.insert(bridge.name.clone(), now) != Some(now);
+        if is_news {
             save(self)?;
         }
-        Ok(())
+        Ok(is_news)
+    }
+
+    /// Keeps what `network` exempts from masquerade, and returns what all networks do.
+    pub fn exempt(&mut self, network: &str, cidrs: &[IpNetwork]) -> Result<Vec<IpNetwork>, Error> {
+        if self.exempt.get(network).map(Vec::as_slice) != Some(cidrs) {
+            self.exempt.insert(network.into(), cidrs.into());
+            save(self)?;
+        }
+        let all: BTreeSet<_> = self.exempt.values().flatten().copied().collect();
+        Ok(all.into_iter().collect())
     }
 }
 
@@ -44,15 +98,17 @@ pub fn with<T, E: From<Error>>(change: impl FnOnce(&mut State) -> Result<T, E>) 
 pub fn restore() -> Result<Vec<String>, Error> {
     let _lock = lock()?;
     let state = read()?;
-    let mut done = Vec::new();
-    for (name, value) in &state.sysctls {
-        match sysctl::get(name)? {
-            Some(found) if found != *value => {
-                sysctl::write(name, value)?;
-                done.push(format!("{name} is {value} again"));
-            }
-            _ => {}
+    let mut ours = Vec::new();
+    for change in state.sysctls.iter().rev() {
+        // All are looked at before one is written, which may change others.
+        if sysctl::get(&change.name)?.as_ref() == Some(&change.became) {
+            ours.push(change);
         }
+    }
+    let mut done = Vec::new();
+    for Change { name, was, .. } in ours {
+        sysctl::write(name, was)?;
+        done.push(format!("{name} is {was} again"));
     }
     let netlink = Netlink::open()?;
     for link in netlink.links()?.iter().filter(|link| link.is_bridge()) {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Error;
-use super::state::State;
+use super::state::{Change, State};
 
 fn path(name: &str) -> PathBuf {
     // Interface names may have dots; keys are written with slashes.
@@ -39,11 +39,91 @@ pub fn ensure(state: &mut State, name: &str, value: &str) -> Result<bool, Error>
         None => Ok(false),
         Some(found) if found == value => Ok(true),
         Some(found) => {
-            state.remember(name, &found)?;
+            state.remember([change(name, &found, value)])?;
             write(name, value)?;
             Ok(true)
         }
     }
+}
+
+/// Makes a number of seconds `longer` than it was before netplug came, remembering in `state` what it was. `false`: the
+/// kernel has none of that name.
+pub fn stretch(state: &mut State, name: &str, longer: u64) -> Result<bool, Error> {
+    let Some(found) = get(name)? else { return Ok(false) };
+    let was = state.before(name, &found).to_owned();
+    let Ok(seconds) = was.parse::<u64>() else { return Ok(false) };
+    let wanted = (seconds + longer).to_string();
+    if found != wanted {
+        state.remember([change(name, &was, &wanted)])?;
+        write(name, &wanted)?;
+    }
+    Ok(true)
+}
+
+/// Has the node forward IPv4. The kernel then has every device forward too, and has none heed redirects
+/// (`inet_forward_change`, net/ipv4/devinet.c).
+pub fn forward_ipv4(state: &mut State) -> Result<(), Error> {
+    forward(state, "net/ipv4/ip_forward", "net/ipv4/conf", |device| match device {
+        "all" => ("accept_redirects", "0"),
+        _ => ("forwarding", "1"),
+    })
+}
+
+/// Has the node forward IPv6. The kernel then has every device forward too (`addrconf_forward_change`,
+/// net/ipv6/addrconf.c), and a device that forwards heeds router advertisements only if its `accept_ra` is 2
+/// (Documentation/networking/ip-sysctl.rst): those that did heed them go on, but for `bridge`, behind which are pods.
+pub fn forward_ipv6(state: &mut State, bridge: Option<&str>) -> Result<(), Error> {
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+    if get(FORWARDING)?.as_deref() == Some("0") {
+        for name in devices("net/ipv6/conf")?.iter().filter(|name| Some(name.as_str()) != bridge) {
+            let accept = format!("net/ipv6/conf/{name}/accept_ra");
+            if !matches!(name.as_str(), "all" | "default" | "lo")
+                && get(&accept)?.as_deref() == Some("1")
+            {
+                ensure(state, &accept, "2")?;
+            }
+        }
+    }
+    forward(state, FORWARDING, "net/ipv6/conf", |_| ("forwarding", "1"))
+}
+
+/// Makes the sysctl `switch` 1. What the kernel then sets for each device below `folder`, and sets back with the switch,
+/// is remembered where it was so before.
+fn forward(
+    state: &mut State,
+    switch: &str,
+    folder: &str,
+    sets: impl Fn(&str) -> (&'static str, &'static str),
+) -> Result<(), Error> {
+    if get(switch)?.as_deref() != Some("0") {
+        return Ok(());
+    }
+    let mut remembered = Vec::new();
+    for device in devices(folder)? {
+        let (name, value) = sets(&device);
+        let name = format!("{folder}/{device}/{name}");
+        if get(&name)?.as_deref() == Some(value) {
+            remembered.push(change(&name, value, value));
+        }
+    }
+    // Last, so that it is the first to be put back.
+    remembered.push(change(switch, "0", "1"));
+    state.remember(remembered)?;
+    write(switch, "1")
+}
+
+/// The devices that have sysctls below `folder`, `all` and `default` among them.
+fn devices(folder: &str) -> Result<Vec<String>, Error> {
+    let fail =
+        |source| Error::System { verb: "list", object: path(folder).display().to_string(), source };
+    let entries = fs::read_dir(path(folder)).map_err(fail)?;
+    entries
+        .map(|entry| Ok(entry.map_err(fail)?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+fn change(name: &str, was: &str, became: &str) -> Change {
+    Change { name: name.into(), was: was.into(), became: became.into() }
 }
 
 /// Makes a sysctl of a device of ours `value`, without remembering: it goes with the device. Content where the kernel

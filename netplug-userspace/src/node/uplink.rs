@@ -1,9 +1,19 @@
 //! The interfaces by which packets leave the node.
 
+use std::net::IpAddr;
+
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader};
 
+use super::link::Link;
 use super::{Error, Netlink};
-use crate::datapath::Uplink;
+
+/// An uplink.
+pub struct Uplink {
+    /// The interface.
+    pub link: Link,
+    /// Its addresses of global scope, in the kernel's order.
+    pub addresses: Vec<IpAddr>,
+}
 
 /// The uplinks: those named, or the devices of default routes. What has no Ethernet header is left to the host, and
 /// named in the second list.
@@ -38,7 +48,7 @@ pub fn find(
         }
         let addresses =
             netlink.addresses(link.index)?.iter().map(ipnetwork::IpNetwork::ip).collect();
-        uplinks.push(Uplink { ifindex: link.index, name: link.name, addresses });
+        uplinks.push(Uplink { link, addresses });
     }
     Ok((uplinks, left_out))
 }

@@ -1,6 +1,7 @@
 //! The veth pair of an endpoint: the host end on the node, the pod end in the pod from its first moment.
 
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{
@@ -8,9 +9,13 @@ use rtnetlink::packet_route::link::{
     LinkInfo, LinkMessage,
 };
 
+use super::link::Link;
 use super::namespace::Namespace;
 use super::netlink::{exists, refused};
 use super::{Error, Mac, Netlink};
+
+/// How long an interface may take to carry packets; the reference `bridge` plugin waits as long.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// What a new pair is to be.
 pub struct Pair<'a> {
@@ -24,6 +29,13 @@ pub struct Pair<'a> {
     pub pod_mac: Mac,
     /// MTU of both, in L3 bytes.
     pub mtu: u32,
+}
+
+/// Whether netplug made it: it says so by its alias.
+#[must_use]
+pub fn is_ours(host_end: &Link) -> bool {
+    host_end.is_veth()
+        && host_end.alias.as_deref().is_some_and(|alias| alias.starts_with("netplug "))
 }
 
 /// Makes a pair, in one message. `false`: the host end's name is taken.
@@ -52,6 +64,25 @@ pub fn add(netlink: &Netlink, pair: &Pair<'_>, pod: &Namespace) -> Result<bool, 
             "make",
             format!("the veth pair {} and {}", pair.host_name, pair.pod_name),
         )(error)),
+    }
+}
+
+/// Waits until an interface carries packets: what is sent before is lost.
+pub fn await_running(netlink: &Netlink, name: &str) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let Some(link) = netlink.link(name)? else {
+            return Err(Error::NoInterface { name: name.into(), place: String::new() });
+        };
+        if link.is_running {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(Error::NotRunning { name: name.into(), after: PATIENCE });
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
 }
 

@@ -172,6 +172,12 @@ impl Ip {
         Self { ttl, ..self }
     }
 
+    /// With this identification (IPv4, and fragments of IPv6).
+    #[must_use]
+    pub const fn id(self, id: u16) -> Self {
+        Self { id, ..self }
+    }
+
     /// With `count` words of options (IPv4) or destination options headers (IPv6).
     #[must_use]
     pub const fn options(self, count: u8) -> Self {
@@ -207,6 +213,18 @@ pub const fn tcp(source: u16, destination: u16) -> Tcp {
 impl Tcp {
     const fn flag(self, flag: u8) -> Self {
         Self { flags: self.flags | flag, ..self }
+    }
+
+    /// At this place of the stream.
+    #[must_use]
+    pub const fn sequence(self, sequence: u32) -> Self {
+        Self { sequence, ..self }
+    }
+
+    /// Acknowledging this place of the other stream.
+    #[must_use]
+    pub const fn acknowledges(self, acknowledgement: u32) -> Self {
+        Self { acknowledgement, ..self }.ack()
     }
 
     /// With FIN.

@@ -6,6 +6,7 @@
 
 mod client;
 mod ping;
+mod raw;
 mod server;
 
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use client::{Dial, Talk};
 pub use ping::{Echo, ping};
+pub use raw::send_frame;
 pub use server::Servers;
 
 /// How long a client waits for its connection, and then for each answer.

@@ -1,0 +1,68 @@
+//! Where the kernel would route a packet that it is handed with nothing but its addresses: what `bpf_redirect_neigh` does
+//! with one on the short way.
+
+use core::ptr::from_mut;
+
+use aya_ebpf::bindings::BPF_FIB_LOOKUP_OUTPUT;
+use aya_ebpf::helpers::generated as helpers;
+use netplug_common::tuple::Tuple;
+
+use crate::packet::Header;
+use crate::packet::ethernet::Mac;
+use crate::skb::Skb;
+
+/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h), whose unions Rust's bindings do not name.
+#[repr(C, align(8))]
+pub struct Lookup {
+    family: u8,
+    protocol: u8,
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    length: u16,
+    ifindex: u32,
+    flow_information: u32,
+    source: [u64; 2],
+    destination: [u64; 2],
+    vlan: u32,
+    source_mac: Mac,
+    destination_mac: Mac,
+}
+
+/// The MAC of the next hop towards `tuple`'s destination by the device `ifindex`; `None` where there is no route, or the
+/// neighbour is not known. `lookup` is to work on.
+#[inline(always)]
+pub fn next_hop<V: Header>(
+    skb: Skb,
+    tuple: &Tuple<V>,
+    ifindex: u32,
+    lookup: &mut Lookup,
+) -> Option<Mac> {
+    *lookup = Lookup {
+        family: V::ADDRESS_FAMILY,
+        protocol: tuple.protocol,
+        source_port: tuple.source_port.octets,
+        destination_port: tuple.destination_port.octets,
+        // Any length that no MTU refuses: what is too long, the flow cache finds.
+        length: 1,
+        ifindex,
+        flow_information: 0,
+        source: [0; 2],
+        destination: [0; 2],
+        vlan: 0,
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+    };
+    // SAFETY: an address is no longer than 16 bytes, and aligned no stricter than to 8. The helper reads and writes the
+    // whole of the struct.
+    let answer = unsafe {
+        (&raw mut (*lookup).source).cast::<V::Address>().write(tuple.source);
+        (&raw mut (*lookup).destination).cast::<V::Address>().write(tuple.destination);
+        helpers::bpf_fib_lookup(
+            skb.raw(),
+            from_mut(lookup).cast(),
+            size_of::<Lookup>() as i32,
+            BPF_FIB_LOOKUP_OUTPUT,
+        )
+    };
+    (answer == 0).then_some(lookup.destination_mac)
+}

@@ -1,0 +1,89 @@
+//! The clsact qdisc and its filters, as far as aya does not know them.
+
+use std::io;
+
+use aya::programs::TcAttachType;
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+
+use super::{Error, pin};
+
+/// `TC_H_CLSACT` (include/uapi/linux/pkt_sched.h): the qdisc's parent, whose upper half is also its handle.
+const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
+
+/// Whether a filter of the name `program` is on that side of a device.
+pub(super) fn has_filter(ifindex: u32, side: TcAttachType, program: &str) -> io::Result<bool> {
+    let is_named = |attribute: &TcAttribute| {
+        let TcAttribute::Options(options) = attribute else { return false };
+        options.iter().any(
+            |option| matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name == program),
+        )
+    };
+    Ok(filters(ifindex, side)?.iter().any(|filter| filter.attributes.iter().any(is_named)))
+}
+
+/// Notes that the qdisc of an uplink was made for our filters. (A folder, since that is all that a bpffs has besides
+/// pins.)
+pub(super) fn note_ours(ifindex: u32) -> Result<(), Error> {
+    let path = pin::path(&note(ifindex));
+    match std::fs::create_dir(&path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::File { verb: "make", path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the qdisc, if it was made for our filters and nobody else has put one there.
+pub(super) fn give_back(ifindex: u32) -> Result<(), Error> {
+    let path = pin::path(&note(ifindex));
+    match std::fs::remove_dir(&path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(|source| Error::File { verb: "remove", path, source })?,
+    }
+    let fail = |source| Error::File {
+        verb: "remove the clsact qdisc of",
+        path: format!("interface {ifindex}").into(),
+        source,
+    };
+    for side in [TcAttachType::Ingress, TcAttachType::Egress] {
+        if !filters(ifindex, side).map_err(fail)?.is_empty() {
+            return Ok(());
+        }
+    }
+    with_handle(async |handle| {
+        let mut request = handle.qdisc().del(i32::try_from(ifindex).map_err(io::Error::other)?);
+        request.message_mut().header.parent = CLSACT;
+        request.execute().await.map_err(io::Error::other)
+    })
+    .map_err(fail)
+}
+
+fn note(ifindex: u32) -> String {
+    format!("clsact-{ifindex}")
+}
+
+fn filters(ifindex: u32, side: TcAttachType) -> io::Result<Vec<TcMessage>> {
+    with_handle(async |handle| {
+        let mut request =
+            handle.traffic_filter(i32::try_from(ifindex).map_err(io::Error::other)?).get();
+        request = match side {
+            TcAttachType::Ingress => request.ingress(),
+            _ => request.egress(),
+        };
+        match request.execute().try_collect().await {
+            // No qdisc, no filters.
+            Err(rtnetlink::Error::NetlinkError(_)) => Ok(Vec::new()),
+            found => found.map_err(io::Error::other),
+        }
+    })
+}
+
+fn with_handle<T>(work: impl AsyncFnOnce(rtnetlink::Handle) -> io::Result<T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        work(handle).await
+    })
+}

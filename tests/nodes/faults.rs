@@ -1,0 +1,270 @@
+//! What others left, took away or made beside netplug, and what is left after a failure.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use netplug_common::maps::LAYOUT;
+use netplug_tests::cast::Family::{self, V4};
+use netplug_tests::cast::{GATEWAY, pod_cidr};
+use netplug_tests::counters::endpoints;
+use netplug_tests::ledger::Inventory;
+use netplug_tests::namespace::Namespace;
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::pod::Pod;
+use netplug_tests::runtime::Attachment;
+use netplug_tests::traffic::Protocol::Tcp;
+use netplug_tests::traffic::{PATIENCE, ping};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::scene::PORT;
+
+/// A namespace that a runtime has made for a pod, and what it will call ADD with.
+fn unplugged(node: &Node, name: &str, args: &str) -> (Namespace, Attachment) {
+    let namespace = node.namespace().pod(name);
+    let attachment = Attachment {
+        container: format!("{name}-0001"),
+        netns: Namespace::pod_path(name),
+        interface: "eth0".into(),
+        args: args.into(),
+    };
+    (namespace, attachment)
+}
+
+/// As `ip` shows it.
+fn mac_of_bridge(node: &Node) -> String {
+    let shown = node.namespace().run("ip -oneline link show cbr0");
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether");
+    words.nth(1).unwrap_or_default().to_owned()
+}
+
+/// A bridge without a MAC of its own takes its lowest port's, and another when ports come and go; pods are told it once.
+#[test]
+fn a_bridge_that_was_there_keeps_its_mac() {
+    let node = Node::new();
+    let prefix = |family| pod_cidr(family).split_once('/').unwrap().1;
+    node.namespace().feed(
+        "ip -batch -",
+        &format!(
+            "link add cbr0 type bridge\n\
+             address add {}/{} dev cbr0\n\
+             address add {}/{} dev cbr0 nodad\n\
+             link set cbr0 up\n",
+            GATEWAY.v4,
+            prefix(V4),
+            GATEWAY.v6,
+            prefix(Family::V6),
+        ),
+    );
+    let before = mac_of_bridge(&node);
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    let third = node.add_pod("third");
+    let works = || {
+        for family in Family::BOTH {
+            client.dial(web.at(family, PORT)).ask(Tcp, "hello").unwrap();
+            ping(client.namespace(), GATEWAY.ip(family), 77, 64, PATIENCE).unwrap();
+        }
+        for pod in [&web, &client] {
+            node.check(pod).unwrap();
+        }
+    };
+    assert_eq!(mac_of_bridge(&node), before);
+    works();
+    node.check(&third).unwrap();
+    node.del_pod(third);
+    assert_eq!(mac_of_bridge(&node), before);
+    works();
+}
+
+/// Setting a MAC, even the same, makes the kernel forget every neighbour: who comes must not take them from who is there.
+#[test]
+fn a_bridge_of_the_bridge_plugin_keeps_its_mac_from_the_first_pod_on() {
+    let node = Node::new();
+    let first = node.add_pod_chained("first", "bridge");
+    let before = mac_of_bridge(&node);
+    let others = ["web", "client"].map(|name| node.add_pod_chained(name, "bridge").listening(PORT));
+    assert_eq!(mac_of_bridge(&node), before);
+    node.check(&first).unwrap();
+    node.del_pod(first);
+    assert_eq!(mac_of_bridge(&node), before);
+    let [web, client] = &others;
+    for pod in &others {
+        node.check(pod).unwrap();
+    }
+    for family in Family::BOTH {
+        client.dial(web.at(family, PORT)).ask(Tcp, "hello").unwrap();
+        ping(client.namespace(), GATEWAY.ip(family), 77, 64, PATIENCE).unwrap();
+    }
+}
+
+/// A node that goes over to netplug has pods that the other plugin made, with leases in the folder that both keep.
+#[test]
+fn deleting_takes_away_a_pod_that_the_bridge_plugin_made() {
+    let node = Node::new();
+    let old = node.add_pod_to("old", &Network::bridge());
+    let stays = node.add_pod_to("stays", &Network::bridge());
+    let devices = |pod: &Namespace| pod.run("ip -brief link");
+    assert!(devices(old.namespace()).contains("eth0"));
+    let del = |of: &Pod| {
+        node.runtime().del(node.namespace(), node.network(), of.attachment(), Some(of.result()))
+    };
+    del(&old).unwrap();
+    let left = devices(old.namespace());
+    assert!(!left.contains("eth0"), "{left}");
+    assert!(devices(stays.namespace()).contains("eth0"));
+    let leases = node.namespace().run("find /var/lib/cni/networks -name 10.244.*");
+    assert!(leases.trim_end().ends_with(&stays.ip(V4).to_string()), "{leases}");
+    assert_eq!(leases.lines().count(), 1, "{leases}");
+    del(&stays).unwrap();
+    node.assert_clean();
+}
+
+#[test]
+fn a_first_add_that_fails_leaves_no_bridge() {
+    let node = Node::new();
+    let network = node.network().clone().with("uplinks", json!(["nope"]));
+    let error = node.try_add_pod("web", &network).unwrap_err();
+    assert!(error.msg.contains("nope") || error.details.contains("nope"), "{error}");
+    let bridge = node.namespace().try_feed("ip link show cbr0", "");
+    assert!(!bridge.status.success(), "{}", String::from_utf8_lossy(&bridge.stdout));
+    node.assert_clean();
+    let web = node.add_pod("web-again").listening(PORT);
+    node.try_add_pod("other", &network).unwrap_err();
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "whole?").unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+/// Leases of two networks know nothing of one another: an address may be asked for that the other has given out.
+#[test]
+fn an_address_of_another_networks_pod_is_refused_and_that_pod_stays_whole() {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let neighbours = || {
+        let known = node.namespace().run("ip neigh show dev cbr0 nud permanent");
+        let mut lines: Vec<_> = known.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (inventory, known) = (Inventory::of(node.namespace()), neighbours());
+    assert_eq!(known.len(), 2, "{known:?}");
+    let args = format!("IgnoreUnknown=1;IP={}", web.ip(V4));
+    let (_twin, attachment) = unplugged(&node, "twin", &args);
+    let others = node.network().clone().named("others");
+    let error = node.runtime().add(node.namespace(), &others, &attachment).unwrap_err();
+    assert!(!error.msg.is_empty(), "{error}");
+    assert_eq!(neighbours(), known);
+    inventory.assert_same(&Inventory::of(node.namespace()));
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "whole?").unwrap();
+    node.runtime().del(node.namespace(), &others, &attachment, None).unwrap();
+    assert_eq!(neighbours(), known);
+    node.check(&web).unwrap();
+}
+
+#[test]
+fn promoting_goes_on_past_a_pod_that_vanished() {
+    let node = Node::new();
+    let gone = node.add_pod("gone");
+    let web = node.add_pod("web").listening(PORT);
+    let filters =
+        || node.namespace().run(&format!("tc filter show dev {} ingress", web.host_end()));
+    assert!(filters().contains("bpf"), "{}", filters());
+    node.namespace().run(&format!("ip link del {}", gone.host_end()));
+    let promoted = node.netplug_json("promote");
+    assert_eq!(promoted["promoted"], 1, "{promoted}");
+    assert!(!filters().contains("bpf"), "{}", filters());
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
+    node.del_pod(gone);
+    node.del_pod(web);
+    node.finish();
+}
+
+#[test]
+fn loading_goes_on_past_a_pod_that_vanished() {
+    let node = Node::new();
+    let gone = node.add_pod("gone");
+    let web = node.add_pod("web").listening(PORT);
+    node.namespace().run(&format!("ip link del {}", gone.host_end()));
+    node.netplug("load");
+    // As another build would: it does not find its own mark.
+    node.namespace().run("rm /run/netplug/loaded");
+    node.netplug("load");
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
+    node.del_pod(gone);
+    node.del_pod(web);
+    node.finish();
+}
+
+#[test]
+fn programs_that_tell_are_silenced_by_the_next_load() {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let size = || {
+        let pin = format!("/sys/fs/bpf/netplug/v{LAYOUT}/from_pod");
+        let shown = node.namespace().run(&format!("bpftool -j prog show pinned {pin}"));
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        shown["bytes_xlated"].as_u64().unwrap()
+    };
+    let silent = size();
+    let mut telling = node.runtime().cli();
+    telling.args(["load", "--log", "trace"]);
+    telling.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = node.namespace().enter(|| telling.spawn()).unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let is_loaded = said.map_while(Result::ok).any(|line| line.contains("loaded"));
+    let told = size();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_loaded);
+    assert!(told > silent, "{told} octets are no more than {silent}");
+    node.netplug("load");
+    assert_eq!(size(), silent);
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
+}
+
+#[test]
+fn an_interface_of_the_pods_own_is_not_taken_for_netplugs() {
+    let node = Node::new();
+    let (pod, attachment) = unplugged(&node, "web", "");
+    pod.run("ip link add eth0 type bridge");
+    let error = node.runtime().add(node.namespace(), node.network(), &attachment).unwrap_err();
+    let said = format!("{}; {}", error.msg, error.details);
+    assert!(said.contains("eth0"), "{error}");
+    // DEL would not help: the interface is not netplug's to take away.
+    assert!(!said.contains("DEL it first"), "{error}");
+    node.assert_clean();
+    node.runtime().del(node.namespace(), node.network(), &attachment, None).unwrap();
+    assert!(pod.run("ip link show type bridge").contains("eth0"));
+    node.finish();
+}
+
+/// By a runtime that lost count, or by two of its workers.
+#[rstest]
+fn deleting_may_come_twice_at_once(#[values(true, false)] with_namespace: bool) {
+    let node = Node::new();
+    // Many, so that the two meet at ever another step.
+    for number in 0..16 {
+        let pod = node.add_pod(&format!("web-{number}"));
+        let mut attachment = pod.attachment().clone();
+        if !with_namespace {
+            attachment.netns = "".into();
+        }
+        let del = || {
+            node.runtime().del(node.namespace(), node.network(), &attachment, Some(pod.result()))
+        };
+        std::thread::scope(|scope| {
+            for deleting in [scope.spawn(del), scope.spawn(del)] {
+                deleting.join().unwrap().unwrap();
+            }
+        });
+    }
+    assert!(endpoints(&node).is_empty());
+    node.finish();
+}

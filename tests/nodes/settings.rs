@@ -1,0 +1,220 @@
+//! What the configuration says, and what the node says beside it: uplinks, exempt networks, wanted addresses, routes.
+
+use std::net::SocketAddr;
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, pod_cidr};
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::pod::Pod;
+use netplug_tests::runtime::Attachment;
+use netplug_tests::traffic::Protocol::{Tcp, Udp};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::scene::PORT;
+
+/// A second network beside the first, on a bridge of its own. Its configuration names no routes.
+fn storage() -> Network {
+    Network::netplug().named("storage").with("bridge", "cbr1").with(
+        "ipam",
+        json!({
+            "type": "host-local",
+            "ranges": [[{"subnet": "10.244.7.0/24"}], [{"subnet": "fd00:244:0:7::/64"}]],
+        }),
+    )
+}
+
+/// The network with `cidrs` for what is not masqueraded.
+fn exempting(network: Network, cidrs: &[&str]) -> Network {
+    network.with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+}
+
+/// The CIDRs that `netplug status` says are not masqueraded.
+fn exempt(node: &Node) -> Vec<String> {
+    let status = node.netplug_json("status");
+    let cidrs = status["non_masquerade_cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    cidrs.iter().filter_map(|cidr| cidr.as_str().map(str::to_owned)).collect()
+}
+
+/// Where the routes of a result lead.
+fn destinations(result: &Value) -> Vec<&str> {
+    let routes = result["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    routes.iter().filter_map(|route| route["dst"].as_str()).collect()
+}
+
+/// The pod's default routes, as people read them.
+fn defaults(pod: &Pod) -> String {
+    ["-4", "-6"]
+        .map(|family| pod.namespace().run(&format!("ip {family} route show default")))
+        .concat()
+}
+
+fn has_default(destinations: &[&str]) -> bool {
+    destinations.iter().any(|to| ["0.0.0.0/0", "::/0"].contains(to))
+}
+
+#[test]
+fn an_uplink_stays_while_its_default_route_is_away() {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let early = node.add_pod("early");
+    for family in ["-4", "-6"] {
+        node.namespace().run(&format!("ip {family} route del default"));
+    }
+    let late = node.add_pod("late");
+    for family in Family::BOTH {
+        node.namespace().run(&format!("ip route add default via {}", OUTSIDE.ip(family)));
+    }
+    let status = node.netplug_json("status");
+    let uplinks = status["uplinks"].as_array().unwrap();
+    assert!(uplinks.iter().any(|uplink| uplink["interface"] == "eth0"), "{status}");
+    for (pod, ip) in [(&early, V4), (&early, V6), (&late, V4), (&late, V6)] {
+        for protocol in [Tcp, Udp] {
+            let mut talk = pod.dial(SocketAddr::new(OUTSIDE.ip(ip), PORT)).open(protocol).unwrap();
+            assert_eq!(talk.ask_times(30).unwrap().client_ip(), NODE_1.ip(ip), "{}", pod.name());
+        }
+    }
+}
+
+/// Who finds the other at work must not take that for a kernel without TCX.
+#[test]
+fn pods_that_come_all_at_once_leave_the_uplink_to_tcx() {
+    // The race that was lost here is not lost every time.
+    for _ in 0..3 {
+        let node = Node::new();
+        node.outside().listen(PORT);
+        let pods: Vec<_> = std::thread::scope(|scope| {
+            let adding: Vec<_> = (0..8)
+                .map(|number| {
+                    let node = &node;
+                    scope.spawn(move || node.add_pod(&format!("web-{number}")))
+                })
+                .collect();
+            adding.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for side in ["ingress", "egress"] {
+            let filters = node.namespace().run(&format!("tc filter show dev eth0 {side}"));
+            assert!(!filters.contains("bpf"), "{side}: {filters}");
+        }
+        for ip in Family::BOTH {
+            let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+            let answer = pods[0].dial(to).ask(Tcp, "who am I?").unwrap();
+            assert_eq!(answer.client_ip(), NODE_1.ip(ip));
+        }
+    }
+}
+
+#[test]
+fn what_either_of_two_networks_exempts_is_exempt() {
+    let one = exempting(Network::netplug(), &["10.0.0.0/8"]);
+    let other = exempting(storage(), &["192.0.2.0/24"]);
+    let node = Node::with(one);
+    node.outside().listen(PORT);
+    let web = node.add_pod("web");
+    let store = node.add_pod_to("store", &other);
+    // Whoever comes last speaks for its own network alone.
+    let _last = node.add_pod("last");
+    let exempt = exempt(&node);
+    for cidr in ["10.0.0.0/8", "192.0.2.0/24"] {
+        assert!(exempt.iter().any(|known| known == cidr), "{cidr} is not in {exempt:?}");
+    }
+    for (pod, actor) in [(&web, INTRANET), (&store, OUTSIDE)] {
+        let answer = pod.dial(SocketAddr::new(actor.ip(V4), PORT)).ask(Tcp, "who am I?").unwrap();
+        assert_eq!(answer.client_ip(), pod.ip(V4));
+    }
+}
+
+#[test]
+fn what_a_network_exempts_no_more_is_masqueraded_from_its_next_pod_on() {
+    let node = Node::with(exempting(Network::netplug(), &["0.0.0.0/0"]));
+    node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(V4), PORT);
+    let early = node.add_pod("early");
+    let store = node.add_pod_to("store", &exempting(storage(), &["198.51.100.0/24"]));
+    assert_eq!(early.dial(to).ask(Tcp, "who am I?").unwrap().client_ip(), early.ip(V4));
+    let changed = exempting(Network::netplug(), &["10.0.0.0/8"]);
+    let late = node.add_pod_to("late", &changed);
+    let exempt = exempt(&node);
+    assert!(!exempt.iter().any(|cidr| cidr == "0.0.0.0/0"), "{exempt:?}");
+    for cidr in ["10.0.0.0/8", "198.51.100.0/24", pod_cidr(V4), "10.244.7.0/24"] {
+        assert!(exempt.iter().any(|known| known == cidr), "{cidr} is not in {exempt:?}");
+    }
+    for pod in [&early, &late, &store] {
+        for protocol in [Tcp, Udp] {
+            let answer = pod.dial(to).ask(protocol, "who am I?").unwrap();
+            assert_eq!(answer.client_ip(), NODE_1.ip(V4), "{}", pod.name());
+        }
+    }
+}
+
+/// Beside good ranges, too: what is written there was meant.
+#[rstest]
+#[case::subnet("subnet", json!({"subnet": "10.77.0.0/240"}))]
+#[case::range_start("rangeStart", json!({"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.x"}))]
+fn a_wrong_range_is_named_and_nothing_is_made(
+    #[case] key: &str,
+    #[case] range: Value,
+    #[values(false, true)] beside_others: bool,
+) {
+    let node = Node::new();
+    let mut ipam = range;
+    ipam["type"] = json!("host-local");
+    if beside_others {
+        ipam["ranges"] = json!([[{"subnet": pod_cidr(V4)}]]);
+    }
+    let error = node.try_add_pod("web", &node.network().clone().with("ipam", ipam)).unwrap_err();
+    assert!(error.msg.contains(key) || error.details.contains(key), "{error}");
+    node.assert_clean();
+}
+
+#[test]
+fn a_pod_gets_the_address_that_the_configuration_wants_for_it() {
+    let node =
+        Node::with(Network::netplug().with("args", json!({"cni": {"ips": ["10.244.0.77"]}})));
+    let web = node.add_pod("web");
+    assert_eq!(web.ip(V4).to_string(), "10.244.0.77");
+    node.check(&web).unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+#[rstest]
+#[case::by_the_configuration("args", json!({"cni": {"ips": ["10.244.0.77", "10.244.0.78"]}}))]
+#[case::by_the_runtime("runtimeConfig", json!({"ips": ["10.244.0.77", "10.244.0.78"]}))]
+fn a_second_address_of_one_range_is_refused(#[case] key: &str, #[case] wanted: Value) {
+    let node = Node::new();
+    let network = node.network().clone().with(key, wanted);
+    let error = node.try_add_pod("web", &network).unwrap_err();
+    assert!(error.msg.contains("10.244.0.78"), "{error}");
+    node.assert_clean();
+}
+
+#[test]
+fn a_second_interface_leaves_the_default_route_to_the_first() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let before = defaults(&web);
+    let second = Attachment { interface: "net1".into(), ..web.attachment().clone() };
+    let network = storage();
+    let result = node.runtime().add(node.namespace(), &network, &second).unwrap();
+    assert!(!has_default(&destinations(&result)), "{result}");
+    assert_eq!(defaults(&web), before);
+    node.runtime().check(node.namespace(), &network, &second, &result).unwrap();
+    node.check(&web).unwrap();
+    node.runtime().del(node.namespace(), &network, &second, Some(&result)).unwrap();
+    node.check(&web).unwrap();
+}
+
+#[test]
+fn a_pod_that_is_to_have_no_default_route_has_none() {
+    let mut network = Network::netplug().with("isDefaultGateway", false);
+    network.plugins[0]["ipam"]["routes"] = json!([]);
+    let node = Node::with(network);
+    let web = node.add_pod("web");
+    assert!(!has_default(&destinations(web.result())), "{}", web.result());
+    assert_eq!(defaults(&web), "");
+    node.check(&web).unwrap();
+    node.del_pod(web);
+    node.finish();
+}

@@ -1,0 +1,140 @@
+//! What `netplug unload` refuses, takes away and puts back.
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::counters::endpoints;
+use netplug_tests::ledger::Inventory;
+use netplug_tests::node::Node;
+use netplug_tests::traffic::Protocol::{Tcp, Udp};
+use rstest::rstest;
+
+use crate::scene::PORT;
+
+/// A device that is neither a pod's nor an uplink.
+fn add_a_device(node: &Node) {
+    node.namespace().run("ip link add eth1 type veth peer name eth1p");
+}
+
+fn sysctls(node: &Node, names: &[&str]) -> Vec<String> {
+    let read =
+        |name: &&str| format!("{name} = {}", node.namespace().sysctl(name).unwrap_or_default());
+    names.iter().map(read).collect()
+}
+
+#[test]
+fn unloading_under_pods_is_refused_and_changes_nothing() {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    let before = Inventory::of(node.namespace());
+    let output = node.try_netplug("unload");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--force"), "{said}");
+    let mut words = said.split(|c: char| !c.is_ascii_alphanumeric());
+    assert!(words.any(|word| word == "2"), "how many pods there are is not in: {said}");
+    before.assert_same(&Inventory::of(node.namespace()));
+    assert_eq!(endpoints(&node).len(), 2);
+    for pod in [&web, &client] {
+        node.check(pod).unwrap();
+    }
+    for family in Family::BOTH {
+        client.dial(web.at(family, PORT)).tcp().unwrap().ask_times(30).unwrap();
+    }
+    node.netplug("unload --force");
+    Inventory::of(node.namespace()).assert_unloaded();
+    for family in Family::BOTH {
+        client.dial(web.at(family, PORT)).ask(Tcp, "still a bridge").unwrap();
+    }
+}
+
+/// A neighbour that is known for good would outlive its pod: nobody is left to forget it.
+#[rstest]
+fn unloading_by_force_leaves_no_neighbour_of_a_pod(#[values(false, true)] chained: bool) {
+    let node = Node::new();
+    let web = if chained { node.add_pod_chained("web", "bridge") } else { node.add_pod("web") };
+    let known = || node.namespace().run("ip neigh show dev cbr0 nud permanent");
+    let of_pod = |known: &str| {
+        let mut firsts = known.lines().filter_map(|line| line.split_whitespace().next());
+        firsts.any(|first| Family::BOTH.iter().any(|ip| first == web.ip(*ip).to_string()))
+    };
+    assert!(of_pod(&known()), "{}", known());
+    node.netplug("unload --force");
+    assert!(!of_pod(&known()), "{}", known());
+    node.del_pod(web);
+    node.finish();
+}
+
+/// `ip_forward` and `all/forwarding` write to other sysctls, too: setting them back is not enough.
+#[test]
+fn unloading_puts_back_what_forwarding_changed_beside_itself() {
+    const SYSCTLS: [&str; 5] = [
+        "net/ipv4/ip_forward",
+        "net/ipv4/conf/all/accept_redirects",
+        "net/ipv4/conf/eth1/forwarding",
+        "net/ipv6/conf/all/forwarding",
+        "net/ipv6/conf/eth1/forwarding",
+    ];
+    let node = Node::new();
+    add_a_device(&node);
+    // In this order: the first of each family writes to what comes after it.
+    for (name, value) in SYSCTLS.iter().zip(["0", "0", "1", "0", "1"]) {
+        node.namespace().set_sysctl(name, value);
+    }
+    let before = sysctls(&node, &SYSCTLS);
+    let web = node.add_pod("web");
+    assert_eq!(node.namespace().sysctl("net/ipv4/ip_forward").unwrap(), "1");
+    assert_eq!(node.namespace().sysctl("net/ipv6/conf/all/forwarding").unwrap(), "1");
+    node.del_pod(web);
+    node.netplug("unload");
+    assert_eq!(sysctls(&node, &SYSCTLS), before);
+}
+
+#[test]
+fn unloading_leaves_what_the_admin_set_in_the_meantime() {
+    const ACCEPT: &str = "net/ipv6/conf/eth0/accept_ra";
+    let node = Node::new();
+    node.namespace().set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    node.namespace().set_sysctl(ACCEPT, "1");
+    let web = node.add_pod("web");
+    assert_eq!(node.namespace().sysctl(ACCEPT).unwrap(), "2");
+    node.namespace().set_sysctl(ACCEPT, "0");
+    node.del_pod(web);
+    node.netplug("unload");
+    assert_eq!(node.namespace().sysctl(ACCEPT).unwrap(), "0");
+}
+
+/// A host that begins to forward stops heeding router advertisements, on every device that `accept_ra` says 1 of.
+#[test]
+fn every_device_goes_on_heeding_router_advertisements_until_unload() {
+    const ACCEPT: &str = "net/ipv6/conf/eth1/accept_ra";
+    let node = Node::new();
+    add_a_device(&node);
+    node.namespace().set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    node.namespace().set_sysctl(ACCEPT, "1");
+    let web = node.add_pod("web");
+    assert_eq!(node.namespace().sysctl("net/ipv6/conf/all/forwarding").unwrap(), "1");
+    assert_eq!(node.namespace().sysctl(ACCEPT).unwrap(), "2");
+    node.del_pod(web);
+    node.netplug("unload");
+    assert_eq!(node.namespace().sysctl(ACCEPT).unwrap(), "1");
+}
+
+#[rstest]
+fn a_clsact_qdisc_stays_only_where_it_was_before(#[values(false, true)] was_there: bool) {
+    let node = Node::with(netplug_tests::network::Network::netplug().with("attach", "clsact"));
+    let has_clsact = || node.namespace().run("tc qdisc show dev eth0").contains("clsact");
+    if was_there {
+        node.namespace().run("tc qdisc add dev eth0 clsact");
+    }
+    let web = node.add_pod("web").listening(PORT);
+    for side in ["ingress", "egress"] {
+        let filters = node.namespace().run(&format!("tc filter show dev eth0 {side}"));
+        assert!(filters.contains("bpf"), "{side}: {filters}");
+    }
+    for family in [V4, V6] {
+        node.outside().dial(web.at(family, PORT)).ask(Udp, "in").unwrap();
+    }
+    node.del_pod(web);
+    node.netplug("unload");
+    assert_eq!(has_clsact(), was_there);
+}
