@@ -17,9 +17,10 @@ use crate::scene::{PORT, Scene};
 
 /// A pod as one of the cast.
 fn actor(pod: &Pod) -> Actor {
-    let octets = pod.namespace().run("cat /sys/class/net/eth0/address");
+    let link = pod.namespace().run("ip -json link show eth0");
+    let link: serde_json::Value = serde_json::from_str(&link).unwrap();
     let mut mac = [0; 6];
-    for (octet, text) in mac.iter_mut().zip(octets.trim().split(':')) {
+    for (octet, text) in mac.iter_mut().zip(link[0]["address"].as_str().unwrap().split(':')) {
         *octet = u8::from_str_radix(text, 16).unwrap();
     }
     let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod.ip(V4), pod.ip(V6)) else { unreachable!() };

@@ -139,7 +139,8 @@ fn what_the_host_routes_by_a_rule_goes_the_hosts_way(
     let scene = Scene::steered(Learn);
     let outside = scene.node.outside();
     outside.listen(PORT);
-    // Another router on the uplink's network: the same machine, by another MAC.
+    // Another router on the uplink's network: the same machine, by another MAC, which only it answers for.
+    outside.namespace().set_sysctl("net/ipv4/conf/all/arp_ignore", "1");
     let gateway = "02:67:77:61:79:32";
     outside.namespace().feed(
         "ip -batch -",
