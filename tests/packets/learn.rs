@@ -94,6 +94,7 @@ fn only_the_very_packet_that_visited_is_learned_from() {
                 "another acknowledgement",
                 header(plain) / segment.acknowledges(2_001) / payload(DATA),
             ),
+            ("marked by the host", header(plain.service(0xb8)) / segment / payload(DATA)),
             // Twelve octets less of header, and as many more of data: all else of TCP's is the same length.
             (
                 "of another protocol",

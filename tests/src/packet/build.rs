@@ -66,7 +66,7 @@ fn ipv4(ip: &Ip, protocol: u8, content: &[u8]) -> Vec<u8> {
     let length = usize::from(words) * 4 + content.len();
     let (offset, more) = ip.fragment.unwrap_or((0, false));
     let flags = u16::from(ip.dont_fragment) << 14 | u16::from(more) << 13 | (offset / 8);
-    let mut header = vec![0x40 | words, 0];
+    let mut header = vec![0x40 | words, ip.service];
     header.extend(short(length));
     header.extend(ip.id.to_be_bytes());
     header.extend(flags.to_be_bytes());
@@ -99,7 +99,7 @@ fn ipv6(ip: &Ip, protocol: u8, content: &[u8]) -> Vec<u8> {
         let [a, b] = ip.id.to_be_bytes();
         wrap(number::FRAGMENT, [0, 0, high, low, 0, 0, a, b]);
     }
-    let mut packet = vec![0x60, 0, 0, 0];
+    let mut packet = vec![0x60 | ip.service >> 4, ip.service << 4, 0, 0];
     packet.extend(short(inside.len()));
     packet.extend([next, ip.ttl]);
     packet.extend(octets(ip.source));

@@ -44,6 +44,8 @@ pub struct Ip {
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Type of service or traffic class.
+    pub service: u8,
     /// Identification, of IPv4 or of a fragment.
     pub id: u16,
     /// IPv4: words of options. IPv6: destination options headers of eight octets.
@@ -145,6 +147,7 @@ pub const fn ip(family: Family, source: Actor, destination: Actor) -> Ip {
         source: source.ip(family),
         destination: destination.ip(family),
         ttl: 64,
+        service: 0,
         id: 0x6e70,
         options: 0,
         fragment: None,
@@ -170,6 +173,12 @@ impl Ip {
     #[must_use]
     pub const fn ttl(self, ttl: u8) -> Self {
         Self { ttl, ..self }
+    }
+
+    /// With this type of service or traffic class.
+    #[must_use]
+    pub const fn service(self, service: u8) -> Self {
+        Self { service, ..self }
     }
 
     /// With this identification (IPv4, and fragments of IPv6).
