@@ -58,7 +58,7 @@ counters! {
     PortsExhausted = 23, Drop, "ports_exhausted", "Masquerade found no free port towards this destination; see `netplug nat`.";
     NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, an ICMP error or of a protocol that is not translated.";
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
-    TupleInUse = 26, Drop, "tuple_in_use", "The host gave a connection the very tuple of one that it does not know: a live direct one (steering `direct`), or a masqueraded one; the sender tries again.";
+    TupleInUse = 26, Drop, "tuple_in_use", "The host gave a connection the very tuple of one that it does not know: a live direct one (steering `direct`), or a masqueraded one. It fails; the client's next gets another port.";
     NoMapping = 27, Drop, "no_mapping", "Looked like a TCP answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
     HiddenDiscovery = 28, Drop, "hidden_discovery", "A pod sent behind IPv6 extension headers what may be neighbour discovery (255 hops) or an answer as a DHCP server (to a link-local address).";
     PriorityTag = 29, Drop, "priority_tag", "A pod sent a frame with a priority tag (VLAN 0) or two tags, which hosts take off to find what was not guarded.";

@@ -40,12 +40,13 @@ pub fn next_hop<V: Header>(
     *lookup = Lookup {
         family: V::ADDRESS_FAMILY,
         protocol: tuple.protocol,
-        source_port: tuple.source_port.octets,
-        destination_port: tuple.destination_port.octets,
+        // `bpf_redirect_neigh` asks without ports (`__bpf_redirect_neigh_v4`, `_v6`, net/core/filter.c).
+        source_port: [0; 2],
+        destination_port: [0; 2],
         // Any length that no MTU refuses: what is too long, the flow cache finds.
         length: 1,
         ifindex,
-        flow_information: 0,
+        flow_information: V::flow_information(skb),
         source: [0; 2],
         destination: [0; 2],
         vlan: 0,
@@ -55,8 +56,8 @@ pub fn next_hop<V: Header>(
     // SAFETY: an address is no longer than 16 bytes, and aligned no stricter than to 8. The helper reads and writes the
     // whole of the struct.
     let answer = unsafe {
-        (&raw mut (*lookup).source).cast::<V::Address>().write(tuple.source);
-        (&raw mut (*lookup).destination).cast::<V::Address>().write(tuple.destination);
+        (&raw mut lookup.source).cast::<V::Address>().write(tuple.source);
+        (&raw mut lookup.destination).cast::<V::Address>().write(tuple.destination);
         helpers::bpf_fib_lookup(
             skb.raw(),
             from_mut(lookup).cast(),

@@ -125,6 +125,16 @@ impl Skb {
         field!(self, ingress_ifindex)
     }
 
+    /// The local port of the host's socket that sent it; `None` where no socket did, or that is gone.
+    #[inline(always)]
+    pub fn sender_port(self) -> Option<u16> {
+        // SAFETY: the context is valid; the verifier has the pointer looked at before it is followed.
+        unsafe {
+            let socket = core::ptr::read_volatile(&raw const (*self.0).__bindgen_anon_2.sk);
+            socket.as_ref().map(|_| core::ptr::read_volatile(&raw const (*socket).src_port) as u16)
+        }
+    }
+
     /// The hash that it carries, or 0.
     #[inline(always)]
     pub fn hash(self) -> u32 {

@@ -7,6 +7,7 @@ use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4};
 use netplug_tests::cast::{GATEWAY, pod_cidr};
 use netplug_tests::counters::endpoints;
+use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
@@ -167,6 +168,9 @@ fn an_address_of_another_networks_pod_is_refused_and_that_pod_stays_whole() {
 
 #[test]
 fn promoting_goes_on_past_a_pod_that_vanished() {
+    if !has_tcx() {
+        return;
+    }
     let node = Node::new();
     let gone = node.add_pod("gone");
     let web = node.add_pod("web").listening(PORT);
@@ -267,4 +271,42 @@ fn deleting_may_come_twice_at_once(#[values(true, false)] with_namespace: bool) 
     }
     assert!(endpoints(&node).is_empty());
     node.finish();
+}
+
+/// A pin was lost, by whatever hand: nothing refuses to go on.
+#[rstest]
+fn a_lost_pin_is_made_again(#[values("CONFIG", "FLOWS6", "from_pod")] lost: &str) {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    node.namespace().run(&format!("rm /sys/fs/bpf/netplug/v{LAYOUT}/{lost}"));
+    node.del_pod(web);
+    let again = node.add_pod("again");
+    node.check(&again).unwrap();
+    node.del_pod(again);
+    node.finish();
+}
+
+/// What is pinned there may be of a build whose maps are of another shape.
+#[test]
+fn maps_of_another_shape_can_be_unloaded() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let folder = format!("/sys/fs/bpf/netplug/v{LAYOUT}");
+    node.namespace().run(&format!("rm {folder}/CONFIG"));
+    node.namespace().run(&format!(
+        "bpftool map create {folder}/CONFIG type array key 4 value 8 entries 1 name CONFIG"
+    ));
+    let error = node.try_add_pod("late", node.network()).unwrap_err();
+    assert!(error.msg.contains("unload --force"), "{error}");
+    node.del_pod(web);
+    node.netplug("unload --force");
+    node.add_pod("after");
+}
+
+/// A bridge that speaks the spanning tree protocol has its ports listen for a while before they forward.
+#[test]
+fn a_bridge_with_spanning_tree_is_no_reason_to_fail() {
+    let node = Node::new();
+    node.namespace().run("ip link add cbr0 type bridge stp_state 1 forward_delay 200");
+    node.add_pod("web");
 }

@@ -18,10 +18,11 @@ use crate::scene::{PORT, Scene};
 /// A pod as one of the cast.
 fn actor(pod: &Pod) -> Actor {
     let link = pod.namespace().run("ip -json link show eth0");
-    let link: serde_json::Value = serde_json::from_str(&link).unwrap();
+    let link: serde_json::Value = serde_json::from_str(&link).expect("ip prints JSON");
     let mut mac = [0; 6];
-    for (octet, text) in mac.iter_mut().zip(link[0]["address"].as_str().unwrap().split(':')) {
-        *octet = u8::from_str_radix(text, 16).unwrap();
+    let text = link[0]["address"].as_str().expect("a veth has a MAC");
+    for (octet, text) in mac.iter_mut().zip(text.split(':')) {
+        *octet = u8::from_str_radix(text, 16).expect("a MAC is of hexadecimal numbers");
     }
     let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod.ip(V4), pod.ip(V6)) else { unreachable!() };
     Actor { name: "pod", v4, v6, mac }
@@ -33,10 +34,13 @@ fn datagrams(pod: &Pod, family: Family) -> u64 {
         V4 => ("/proc/thread-self/net/snmp", "Udp:"),
         V6 => ("/proc/thread-self/net/snmp6", "Udp6InDatagrams"),
     };
-    let text = pod.namespace().enter(|| std::fs::read_to_string(file)).unwrap();
+    let text = pod.namespace().enter(|| std::fs::read_to_string(file)).expect("procfs is mounted");
     // IPv4's file has a line of names, then one of numbers.
-    let line = text.lines().rfind(|line| line.starts_with(key)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let line = text.lines().rfind(|line| line.starts_with(key)).expect("Linux counts datagrams");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|count| count.parse().ok())
+        .expect("a count is a number")
 }
 
 /// Hosts take a priority tag off and look at what is behind it, which the guard and the firewall have not.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, cluster_cidr};
 use netplug_tests::counters::Counters;
+use netplug_tests::rules::{self, Service};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use netplug_tests::traffic::{IMPATIENCE, PATIENCE, ping};
 use rstest::rstest;
@@ -135,6 +136,7 @@ fn pods_reach_the_node(#[values(V4, V6)] ip: Family, #[values(Tcp, Udp)] protoco
 fn what_the_host_routes_by_a_rule_goes_the_hosts_way(
     #[values(V4, V6)] ip: Family,
     #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(true, false)] by_port: bool,
 ) {
     let scene = Scene::steered(Learn);
     let outside = scene.node.outside();
@@ -153,7 +155,12 @@ fn what_the_host_routes_by_a_rule_goes_the_hosts_way(
     );
     let (flag, via) = if ip == V4 { ("-4", "192.0.2.3") } else { ("-6", "2001:db8:1::3") };
     let node = scene.node.namespace();
-    node.run(&format!("ip {flag} rule add from {} table 100", cluster_cidr(ip)));
+    let rule = if by_port {
+        format!("ipproto {protocol} dport {PORT}")
+    } else {
+        format!("from {}", cluster_cidr(ip))
+    };
+    node.run(&format!("ip {flag} rule add {rule} table 100"));
     node.run(&format!("ip {flag} route add default via {via} dev eth0 table 100"));
     let received = || {
         let text = outside.namespace().run("ip -json -stats link show gateway");
@@ -188,4 +195,25 @@ fn echoes_of_a_pod_and_of_the_node_keep_apart(#[values(V4, V6)] ip: Family) {
         ping(scene.client.namespace(), OUTSIDE.ip(ip), 2_000, 8, PATIENCE).unwrap();
         ping(scene.node.namespace(), OUTSIDE.ip(ip), 2_000, 8, PATIENCE).unwrap();
     }
+}
+
+/// The node's processes call a service, whose proxy masquerades them by ports of its own choice.
+#[rstest]
+fn the_nodes_own_calls_to_a_service_are_answered(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let backend = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let services = Service::both(81, &[backend]);
+    rules::serve(scene.node.namespace(), &services);
+    // A pod's flow to the same host, so that there are mappings to be searched.
+    scene.client.dial(backend).open(Udp).unwrap().ask_times(3).unwrap();
+    for _ in 0..40 {
+        let dial = netplug_tests::traffic::Dial::new(scene.node.namespace(), services[0].at);
+        let answer = dial.open(protocol).unwrap().ask_times(5).unwrap();
+        assert_eq!((answer.server.as_str(), answer.client_ip()), (OUTSIDE.name, NODE_1.ip(ip)));
+    }
+    assert_eq!(Counters::of(&scene.node).drops(), 0);
 }

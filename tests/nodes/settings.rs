@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, pod_cidr};
+use netplug_tests::kernel::has_tcx;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -80,6 +81,9 @@ fn an_uplink_stays_while_its_default_route_is_away() {
 /// Who finds the other at work must not take that for a kernel without TCX.
 #[test]
 fn pods_that_come_all_at_once_leave_the_uplink_to_tcx() {
+    if !has_tcx() {
+        return;
+    }
     // The race that was lost here is not lost every time.
     for _ in 0..3 {
         let node = Node::new();
@@ -123,6 +127,37 @@ fn what_either_of_two_networks_exempts_is_exempt() {
         let answer = pod.dial(SocketAddr::new(actor.ip(V4), PORT)).ask(Tcp, "who am I?").unwrap();
         assert_eq!(answer.client_ip(), pod.ip(V4));
     }
+}
+
+/// Each adds its own to what it has read of the other's.
+#[test]
+fn what_two_networks_exempt_at_once_is_exempt() {
+    for round in 0..3 {
+        let node = Node::with(exempting(Network::netplug(), &["10.0.0.0/8"]));
+        let other = exempting(storage(), &["192.0.2.0/24"]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| node.add_pod("web"));
+            scope.spawn(|| node.add_pod_to("store", &other));
+        });
+        let exempt = exempt(&node);
+        for cidr in ["10.0.0.0/8", "192.0.2.0/24", pod_cidr(V4), "10.244.7.0/24"] {
+            let is_known = exempt.iter().any(|known| known == cidr);
+            assert!(is_known, "round {round}: {cidr} is not in {exempt:?}");
+        }
+    }
+}
+
+#[test]
+fn flows_ask_again_when_what_is_exempt_changes() {
+    let node = Node::with(exempting(Network::netplug(), &["10.0.0.0/8"]));
+    let epoch = || node.netplug_json("status")["epoch"].as_u64().unwrap();
+    let _early = node.add_pod("early");
+    let before = epoch();
+    let _same = node.add_pod("same");
+    assert_eq!(epoch(), before, "nothing has changed");
+    let changed = exempting(Network::netplug(), &["10.0.0.0/8", "192.0.2.0/24"]);
+    let _late = node.add_pod_to("late", &changed);
+    assert!(epoch() > before);
 }
 
 #[test]

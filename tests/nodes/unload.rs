@@ -138,3 +138,18 @@ fn a_clsact_qdisc_stays_only_where_it_was_before(#[values(false, true)] was_ther
     node.netplug("unload");
     assert_eq!(has_clsact(), was_there);
 }
+
+/// What was another's is as it was, but for its MAC's origin.
+#[test]
+fn unloading_leaves_anothers_bridge_as_it_was() {
+    let node = Node::new();
+    node.namespace().run("ip link add cbr0 type bridge");
+    node.namespace().set_sysctl("net/ipv6/conf/cbr0/disable_ipv6", "1");
+    let pod = node.add_pod("web");
+    node.del_pod(pod);
+    node.netplug("unload");
+    let addresses = node.namespace().run("ip -oneline address show dev cbr0 scope global");
+    assert_eq!(addresses, "");
+    let disabled = node.namespace().sysctl("net/ipv6/conf/cbr0/disable_ipv6");
+    assert_eq!(disabled.as_deref(), Some("1"));
+}

@@ -197,14 +197,20 @@ impl Datapath {
         self.hash(V::FLOWS).get(entered, 0).ok()
     }
 
-    /// Has CLIENT's packet visit, as the first of all. A test run cannot be given a packet that carries a hash, so the
-    /// visit is put where packets without one find it: from here on any that leaves is taken for one that carries its.
+    /// Has CLIENT's packet visit, as the first of all; from here on any that leaves is taken for one that carries its hash.
     #[track_caller]
     pub fn visits<V: Family>(&mut self, packet: &Packet) {
         assert_eq!(self.run("from_pod", HERE, packet).0, NEXT, "{packet}");
+        self.carry::<V>();
+    }
+
+    /// Has whatever leaves carry the hash of the one visit that was noted. A test run cannot be given a packet that carries
+    /// one, so the visit is put where packets without find it.
+    #[track_caller]
+    pub fn carry<V: Family>(&mut self) {
         let mut visits = self.hash::<u32, Visit<V>>(V::VISITS);
         let noted: Vec<_> = visits.iter().map(Result::unwrap).collect();
-        let [(hash, visit)] = noted[..] else { panic!("{} visits of {packet}", noted.len()) };
+        let [(hash, visit)] = noted[..] else { panic!("{} visits are noted", noted.len()) };
         visits.remove(&hash).unwrap();
         visits.insert(NO_HASH, visit, 0).unwrap();
     }
@@ -270,12 +276,6 @@ impl Datapath {
     pub fn forget_address<V: Family>(&mut self, actor: Actor) {
         let mut endpoints = self.hash::<V::Address, EndpointEntry>(V::ENDPOINTS);
         endpoints.remove(&V::address(actor)).unwrap();
-    }
-
-    /// Gives it back.
-    pub fn add_address<V: Family>(&mut self, actor: Actor) {
-        let entry = EndpointEntry { ifindex: HERE, mac: actor.mac, _pad: [0; 2] };
-        self.hash(V::ENDPOINTS).insert(V::address(actor), entry, 0).unwrap();
     }
 
     /// Runs `program` on one packet on each of two CPUs, at once; what comes out of each.

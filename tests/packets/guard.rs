@@ -138,4 +138,12 @@ fn a_pod_is_no_dhcp_server() {
     let hidden =
         eth(CLIENT, WEB) / ipv6(CLIENT, client).options(1) / udp(547, 546) / payload(b"reply");
     datapath.drops(&hidden, Counter::HiddenDiscovery);
+    let fragmented = |port| {
+        eth(CLIENT, WEB)
+            / ipv6(CLIENT, client).fragment(0, true)
+            / udp(port, 546)
+            / payload(b"first")
+    };
+    datapath.drops(&fragmented(547), Counter::DhcpServer);
+    datapath.enters(&fragmented(5353), NEXT, &fragmented(5353));
 }

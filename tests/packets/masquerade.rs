@@ -3,6 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip;
+use netplug_common::maps::config::{STEERING_ALWAYS, STEERING_LEARN};
 use netplug_common::maps::flow::Flow;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, WEB};
@@ -188,21 +189,87 @@ fn a_non_masquerade_cidr_sees_the_pod() {
     becomes(&mut datapath, "to_uplink", &out(V4, CLIENT, 40000, 6), &out(V4, CLIENT, 40000, 6));
 }
 
-#[rstest]
-fn answers_to_a_call_from_outside_are_not_masqueraded(#[values(V4, V6)] family: Family) {
+/// A call from OUTSIDE's port 80 to CLIENT's, as it comes in and as the host hands it to the pod.
+fn call(family: Family, protocol: u8) -> [Packet; 2] {
+    let inner = eth(GATEWAY, CLIENT) / packet::ip(family, OUTSIDE, CLIENT).ttl(63);
+    let inner = match protocol {
+        6 => inner / tcp(80, 80).syn(),
+        17 => inner / udp(80, 80) / payload(b"call"),
+        _ => inner / echo(80, 1) / payload(b"call"),
+    };
+    let outer = eth(OUTSIDE, NODE_1) / packet::ip(family, OUTSIDE, CLIENT);
+    let outer = match protocol {
+        6 => outer / tcp(80, 80).syn(),
+        17 => outer / udp(80, 80) / payload(b"call"),
+        _ => outer / echo(80, 1) / payload(b"call"),
+    };
+    [outer, inner]
+}
+
+fn answer(family: Family, protocol: u8) -> Packet {
+    let start = eth(NODE_1, OUTSIDE) / packet::ip(family, CLIENT, OUTSIDE);
+    match protocol {
+        6 => start / tcp(80, 80).syn().ack(),
+        17 => start / udp(80, 80) / payload(b"answer"),
+        _ => start / echo_reply(80, 1) / payload(b"answer"),
+    }
+}
+
+/// The datapath after a call has come in, and has been handed to the pod.
+fn called<V: datapath::Family>(family: Family, protocol: u8, steering: u32) -> Datapath {
     let mut datapath = with_one_port();
-    let call = back(family, CLIENT, 80, 6);
-    becomes(&mut datapath, "from_uplink", &call, &call);
-    let call = eth(GATEWAY, CLIENT)
-        / packet::ip(family, OUTSIDE, CLIENT).ttl(63)
-        / tcp(80, 80).ack()
-        / payload(b"call");
-    becomes(&mut datapath, "to_pod", &call, &call);
-    let answer = eth(NODE_1, OUTSIDE)
-        / packet::ip(family, CLIENT, OUTSIDE)
-        / tcp(80, 80).ack()
-        / payload(b"answer");
-    becomes(&mut datapath, "to_uplink", &answer, &answer);
+    datapath.configure(|config| config.steering = steering);
+    let [comes, arrives] = call(family, protocol);
+    becomes(&mut datapath, "from_uplink", &comes, &comes);
+    datapath.carry::<V>();
+    becomes(&mut datapath, "to_pod", &arrives, &arrives);
+    datapath
+}
+
+#[rstest]
+fn answers_to_a_call_from_outside_are_not_masqueraded(
+    #[values(V4, V6)] family: Family,
+    #[values(6, 17, 1)] protocol: u8,
+    #[values(STEERING_LEARN, STEERING_ALWAYS)] steering: u32,
+) {
+    fn run<V: datapath::Family>(family: Family, protocol: u8, steering: u32) {
+        let mut datapath = called::<V>(family, protocol, steering);
+        let answer = answer(family, protocol);
+        for lost in [None, Some(V::NAT_OUT), Some(V::NAT_IN)] {
+            if let Some(map) = lost {
+                datapath.lose::<V>(map, |_| true);
+            }
+            becomes(&mut datapath, "to_uplink", &answer, &answer);
+            assert_eq!(datapath.halves::<V>(V::NAT_OUT).len(), 1, "{lost:?}");
+            assert_eq!(datapath.halves::<V>(V::NAT_IN).len(), 1, "{lost:?}");
+        }
+    }
+    match family {
+        V4 => run::<ip::V4>(family, protocol, steering),
+        V6 => run::<ip::V6>(family, protocol, steering),
+    }
+}
+
+/// It looks the same as it leaves for the pod, but the host will translate what the pod answers, or we will.
+#[rstest]
+fn a_call_that_was_translated_leaves_answers_to_masquerade(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let by_node_port = eth(OUTSIDE, NODE_1)
+            / packet::ip(family, OUTSIDE, NODE_1)
+            / udp(80, 30_000)
+            / payload(b"call");
+        becomes(&mut datapath, "from_uplink", &by_node_port, &by_node_port);
+        datapath.carry::<V>();
+        let [_, arrives] = call(family, 17);
+        becomes(&mut datapath, "to_pod", &arrives, &arrives);
+        assert_eq!(datapath.halves::<V>(V::NAT_OUT).len(), 0);
+        assert_eq!(datapath.halves::<V>(V::NAT_IN).len(), 0);
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
 }
 
 #[test]
@@ -242,12 +309,7 @@ fn a_call_that_the_host_drops_changes_nothing(#[values(V4, V6)] family: Family) 
 #[rstest]
 fn an_ended_call_from_outside_is_no_reason_not_to_masquerade(#[values(V4, V6)] family: Family) {
     fn run<V: datapath::Family>(family: Family) {
-        let mut datapath = with_one_port();
-        let call = eth(GATEWAY, CLIENT)
-            / packet::ip(family, OUTSIDE, CLIENT)
-            / udp(80, 80)
-            / payload(b"call");
-        becomes(&mut datapath, "to_pod", &call, &call);
+        let mut datapath = called::<V>(family, 17, STEERING_LEARN);
         let leaves = out(family, CLIENT, 80, 17);
         becomes(&mut datapath, "to_uplink", &leaves, &leaves);
         datapath.expire::<V>(V::NAT_OUT);
@@ -317,17 +379,35 @@ fn answers_of_a_mapping_that_has_ended_are_the_hosts(#[values(V4, V6)] family: F
 #[rstest]
 fn a_mapping_of_a_pod_that_is_gone_is_not_healed(#[values(V4, V6)] family: Family) {
     fn run<V: datapath::Family>(family: Family) {
-        let mut datapath = with_one_port();
         let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
         let answer = back(family, NODE_1, 2000, 17);
         for lost in [V::NAT_OUT, V::NAT_IN] {
+            // A search for lost mappings is followed by a pause.
+            let mut datapath = with_one_port();
             becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
             datapath.forget_address::<V>(CLIENT);
             datapath.lose::<V>(lost, |_| true);
             becomes(&mut datapath, "from_uplink", &answer, &answer);
             assert_eq!(datapath.halves::<V>(lost).len(), 0, "{lost}");
-            datapath.add_address::<V>(CLIENT);
         }
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
+}
+
+/// NAT_IN has lost the half of a flow that takes the short way both ways: its port is no less the pod's.
+#[rstest]
+fn a_port_of_a_cached_flow_is_not_the_hosts_nats(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let leaves = (out(family, CLIENT, 40000, 17), out(family, NODE_1, 2000, 17));
+        becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+        let answers = tuple::<V>(17, (OUTSIDE, 80), (NODE_1, 2000));
+        datapath.learned(answers, flow(&answers, tuple(17, (OUTSIDE, 80), (CLIENT, 40000)), 0));
+        datapath.lose::<V>(V::NAT_IN, |_| true);
+        assert_eq!(datapath.run("to_uplink", HERE, &leaves.1).0, SHOT);
     }
     match family {
         V4 => run::<ip::V4>(family),

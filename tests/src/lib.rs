@@ -12,6 +12,7 @@ pub mod cast;
 pub mod counters;
 pub mod demo;
 pub mod eventually;
+pub mod kernel;
 pub mod ledger;
 pub mod namespace;
 pub mod network;

@@ -18,6 +18,16 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Debian has its system's programs where a user's PATH may not lead.
+pub const SYSTEM: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+/// PATH, and behind it where the system's programs are.
+pub fn whole_path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(SYSTEM.map(PathBuf::from));
+    std::env::join_paths(folders).unwrap_or(path)
+}
+
 /// Runs a command to its end; a failure names it. What it prints goes to stderr: stdout is the verb's own, `--json` above all.
 pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     run(command.stdout(std::io::stderr()))

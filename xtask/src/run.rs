@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use crate::process::{cargo, pass_on, succeed};
+use crate::process::{cargo, pass_on, succeed, whole_path};
 use crate::{build, setup};
 
 /// `netplug VERB` on this node.
@@ -19,5 +19,5 @@ pub fn scene(name: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
         ["build", "--quiet", "--release", "--locked", "--package", "netplug-tests", "--bin", name];
     succeed(cargo().args(build))?;
     let scene = crate::process::repository().join("target/release").join(name);
-    pass_on(Command::new(scene).args(rest).env("NETPLUG_BIN", binary))
+    pass_on(Command::new(scene).args(rest).env("NETPLUG_BIN", binary).env("PATH", whole_path()))
 }

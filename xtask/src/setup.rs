@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::process::{cargo, succeed, succeed_silently};
+use crate::process::{cargo, succeed, succeed_silently, whole_path};
 use crate::toolchain::{self, LINKER_VERSION};
 
 /// Debian's packages to build with, each with a file that shows it to be there, or a program that is found on PATH
@@ -73,19 +73,18 @@ pub fn to_run_nodes() -> anyhow::Result<()> {
 }
 
 fn install(packages: &[(&str, &str)], why: &str) -> anyhow::Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .filter(|(_, shown_by)| !is_there(shown_by))
-        .map(|(package, _)| *package)
-        .collect();
+    let (missing, shown_by): (Vec<&str>, Vec<&str>) =
+        packages.iter().filter(|(_, shown_by)| !is_there(shown_by)).copied().unzip();
     if missing.is_empty() {
         return Ok(());
     }
     let command = format!("apt-get install -y {}", missing.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!(
-            "missing {why}: what Debian has in the packages {}; install it by your system's means",
-            missing.join(", ")
+            "missing {why}: what Debian has in the packages {}; install it by your system's means, so that these are \
+             found: {}",
+            missing.join(", "),
+            shown_by.join(", ")
         );
     }
     if !is_root() {
@@ -101,18 +100,13 @@ fn install(packages: &[(&str, &str)], why: &str) -> anyhow::Result<()> {
     succeed_silently(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))
 }
 
-/// Debian has its system's programs where a user's PATH may not lead.
-const SYSTEM: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
-
 fn is_there(file_or_program: &str) -> bool {
     if file_or_program.contains('/') {
         return Path::new(file_or_program).exists();
     }
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
     !file_or_program.is_empty()
         && (toolchain::llvm(file_or_program).is_some()
-            || std::env::split_paths(&on_path)
-                .chain(SYSTEM.map(Into::into))
+            || std::env::split_paths(&whole_path())
                 .any(|folder| folder.join(file_or_program).exists()))
 }
 

@@ -37,12 +37,13 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
 fn miss<V: Header + guard::Rules>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
+    let Some(packet) = V::any(skb) else { return Ok(Verdict::Next) };
+    guard::check_tag(skb, port, true)?;
+    guard::check(skb, &packet, port)?;
     if skb.is_tagged() {
-        guard::check_tag(skb, port, true)?;
+        // Another VLAN's, for the bridge to part.
         return Ok(Verdict::Next);
     }
-    let Some(packet) = V::any(skb) else { return Ok(Verdict::Next) };
-    guard::check(skb, &packet, port)?;
     if direct::open(skb, &packet, port, config).is_some()
         && let Some(outcome) = flow_cache::follow(skb, &packet, config)
     {
@@ -56,10 +57,7 @@ fn miss<V: Header + guard::Rules>(skb: Skb) -> Outcome {
 #[inline(always)]
 pub fn run_arp(skb: Skb) -> Outcome {
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
-    if skb.is_tagged() {
-        guard::check_tag(skb, port, true)?;
-        return Ok(Verdict::Next);
-    }
+    guard::check_tag(skb, port, true)?;
     guard::check_arp(skb, port)?;
     Ok(Verdict::Next)
 }

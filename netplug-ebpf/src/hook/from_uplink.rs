@@ -2,8 +2,8 @@
 //!
 //! Host: 1 for the host's own ephemeral ports: not ours
 //! Hit:  2 the host has decided this flow already: follow it
-//! Miss: 3 an answer to a masqueraded flow gets its pod's address back; a caller of a pod's own address is
-//!       remembered, so that the answers are not masqueraded  4 remember it, to learn from it
+//! Miss: 3 an answer to a masqueraded flow gets its pod's address back  4 remember it, to learn from it, and a caller of
+//!       a pod's own address so that the answers are not masqueraded
 
 use netplug_common::maps::config::STEERING_ALWAYS;
 
@@ -47,6 +47,10 @@ fn miss<V: Apart>(skb: Skb) -> Outcome {
     let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
     let entered = packet.tuple;
     V::unmasquerade(skb, &mut packet)?;
-    visit::remember(skb, &entered, &packet, config);
+    if packet.tuple == entered && maps::endpoint::<V>(&entered.destination).is_some() {
+        visit::remember_call(skb, &packet, config);
+    } else {
+        visit::remember(skb, &entered, &packet, config);
+    }
     Ok(Verdict::Next)
 }

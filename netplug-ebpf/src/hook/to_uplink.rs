@@ -1,6 +1,6 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
-//! 1 the host's own: done, but for the identifiers of its echoes  2 redirected by us: done
+//! 1 the host's own: done, but for identifiers of its echoes and ports of its own NAT  2 redirected by us: done
 //! 3 from a pod, to where pods are not known: masquerade  4 learn what the host, and we, made of the packet
 
 use netplug_common::counter::Counter;
@@ -19,9 +19,7 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
     if skb.received_by() != 0 {
         return forwarded::<V>(skb);
     }
-    if V::is_icmp(skb) {
-        own::<V>(skb);
-    }
+    own::<V>(skb);
     Ok(Verdict::Next)
 }
 

@@ -23,7 +23,7 @@ use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
 use crate::atomic;
-use crate::maps;
+use crate::maps::{self, Mappings};
 use crate::packet::{Header, Packet};
 use crate::report;
 use crate::skb::Skb;
@@ -149,6 +149,7 @@ pub fn source_for<V: Apart>(
         let mapping = unsafe { *known };
         if mapping.kind == IDENTITY && !has_expired(mapping.expires_at, clock.low()) {
             touch(known, packet, clock);
+            write_identity_in(packet, clock);
             return AS_IT_IS;
         }
         if mapping.kind == TRANSLATED
@@ -209,7 +210,14 @@ fn holds<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, mapping: &Mappi
 /// The tuple under which answers to a mapped packet arrive.
 #[inline(always)]
 fn answers_to<V: Header>(tuple: &Tuple<V>, mapping: &Mapping<V>) -> Tuple<V> {
-    Tuple { source: mapping.address, source_port: mapping.port, ..*tuple }.reversed()
+    Tuple {
+        source: tuple.destination,
+        destination: mapping.address,
+        source_port: tuple.destination_port,
+        destination_port: mapping.port,
+        protocol: tuple.protocol,
+        _pad: [0; 3],
+    }
 }
 
 /// Whether a half in NAT_IN leads to the sender of `tuple`.
@@ -272,60 +280,119 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
 }
 
 /// Puts off the end of the half in NAT_OUT of what the pod sends as `sent`, where `packet` is an answer to it that has not
-/// been translated back; writes it where it is missing, and then returns `true`.
+/// been translated back; writes it where it is missing, and then returns `true`. What NAT_IN says of the flow counts.
 #[inline(always)]
 fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind: u8) -> bool {
-    if let Some(known) = V::nat_out().get_ptr_mut(sent) {
+    if let Some(known) = V::nat_out().get_ptr_mut(sent)
+        // SAFETY: the verifier knows the pointer to be a value's.
+        && unsafe { (*known).kind } == kind
+    {
         touch(known, packet, clock);
         return false;
     }
     let Tuple { destination, destination_port, .. } = packet.tuple;
     let out = half(packet, clock, kind, destination, destination_port);
     // Full: the next packet tries again.
-    V::nat_out().insert(sent, &out, u64::from(BPF_NOEXIST)).is_ok()
+    V::nat_out().insert(sent, &out, u64::from(BPF_ANY)).is_ok()
 }
 
 /// Notes that `packet`, which the host hands to a pod, came in from outside to the pod's own address: answers are not
-/// translated.
-#[inline(always)]
+/// translated. Out of line, as `reserve`.
+#[inline(never)]
 pub fn write_identity<V: Header>(packet: &Packet<V>, clock: &Clock) {
     let tuple = &packet.tuple;
     let answer = tuple.reversed();
-    let identity = half(packet, clock, IDENTITY, tuple.destination, tuple.destination_port);
-    if let Some(known) = V::nat_out().get_ptr_mut(&answer) {
+    // A flow that is masqueraded stays so.
+    if keep_identity(
+        V::nat_out(),
+        &answer,
+        &tuple.destination,
+        tuple.destination_port,
+        packet,
+        clock,
+    ) {
+        keep_identity(
+            V::nat_in(),
+            tuple,
+            &tuple.destination,
+            tuple.destination_port,
+            packet,
+            clock,
+        );
+    }
+}
+
+/// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`. `false`: there is
+/// a translation, and it has not ended.
+#[inline(always)]
+fn keep_identity<V: Header>(
+    table: &Mappings<V>,
+    key: &Tuple<V>,
+    address: &V::Address,
+    port: Port,
+    packet: &Packet<V>,
+    clock: &Clock,
+) -> bool {
+    if let Some(known) = table.get_ptr_mut(key) {
         // SAFETY: the verifier knows the pointer to be a value's.
-        let Mapping { kind, expires_at, .. } = unsafe { *known };
-        // A flow that is masqueraded stays so.
-        if kind != IDENTITY && !has_expired(expires_at, clock.low()) {
-            return;
+        let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
+        let has_ended = has_expired(expires_at, clock.low());
+        if kind == IDENTITY && !has_ended {
+            touch(known, packet, clock);
+            return true;
+        }
+        if !has_ended {
+            return false;
         }
     }
     // A full map costs the answers a masquerade, as it would with the kernel's.
-    let _ = V::nat_out().insert(&answer, &identity, u64::from(BPF_ANY));
-    let _ = V::nat_in().insert(tuple, &identity, u64::from(BPF_ANY));
+    let _ = table.insert(key, &half(packet, clock, IDENTITY, *address, port), u64::from(BPF_ANY));
+    true
 }
 
-/// Has the host hold the port that `packet`, which it sends by an uplink's address, leaves by. `false`: a pod holds it.
+/// Has the host hold the port that `packet`, which its NAT sends by an uplink's address, leaves by. `false`: a pod holds it.
 /// Out of line: the search for a pod's port has the stack to itself.
 #[inline(never)]
 pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
     let answers = packet.tuple.reversed();
-    if let Some(known) = V::nat_in().get_ptr_mut(&answers) {
-        // SAFETY: the verifier knows the pointer to be a value's.
-        let Mapping { kind, expires_at, .. } = unsafe { *known };
-        if kind == HOST {
-            touch(known, packet, clock);
-            return true;
+    let claim = match V::nat_in().get_ptr_mut(&answers) {
+        None if is_lost_half(packet, &answers, clock) => return false,
+        None => BPF_NOEXIST,
+        Some(known) => {
+            // SAFETY: the verifier knows the pointer to be a value's.
+            if unsafe { (*known).kind } == HOST {
+                touch(known, packet, clock);
+                return true;
+            }
+            if !take(known, clock) {
+                return false;
+            }
+            BPF_ANY
         }
-        if !has_expired(expires_at, clock.low()) {
-            return false;
-        }
-    }
+    };
     let Tuple { source, source_port, .. } = packet.tuple;
     let half = half(packet, clock, HOST, source, source_port);
-    // Full: the next packet tries again.
-    let _ = V::nat_in().insert(&answers, &half, u64::from(BPF_ANY));
-    true
+    if V::nat_in().insert(&answers, &half, u64::from(claim)).is_ok() {
+        return true;
+    }
+    // Another CPU was first, for a pod or with a packet of this very flow; or the map is full, and the next one tries again.
+    // SAFETY: as above.
+    V::nat_in().get_ptr(&answers).is_none_or(|known| unsafe { (*known).kind } == HOST)
+}
+
+/// Whether a pod's flow that is cached goes by the port that `packet` wants, although NAT_IN has lost its half.
+#[inline(always)]
+fn is_lost_half<V: Header>(packet: &Packet<V>, answers: &Tuple<V>, clock: &Clock) -> bool {
+    let Some(flow) = V::flows().get_ptr(answers) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let sent = unsafe { (*flow).left.reversed() };
+    let Some(half) = V::nat_out().get_ptr(&sent) else { return false };
+    // SAFETY: as above.
+    let half = unsafe { &*half };
+    half.kind == TRANSLATED
+        && half.address == packet.tuple.source
+        && half.port == packet.tuple.source_port
+        && !has_expired(half.expires_at, clock.low())
 }
 
 /// The same where the host cannot be refused it: a pod that holds it gets another.
@@ -337,11 +404,16 @@ pub fn take_for_host<V: Header>(packet: &Packet<V>, clock: &Clock) {
     let _ = V::nat_in().insert(&packet.tuple.reversed(), &half, u64::from(BPF_ANY));
 }
 
-/// Out of line, as `reserve`.
+/// Writes NAT_OUT's half of an identity, as a pod's answer finds it missing. Out of line, as `reserve`.
 #[inline(never)]
 fn write_identity_out<V: Header>(packet: &Packet<V>, clock: &Clock) {
-    let tuple = &packet.tuple;
-    let out = half(packet, clock, IDENTITY, tuple.source, tuple.source_port);
-    // Full: the next answer tries again.
-    let _ = V::nat_out().insert(tuple, &out, u64::from(BPF_NOEXIST));
+    let Tuple { source, source_port, .. } = packet.tuple;
+    keep_identity(V::nat_out(), &packet.tuple, &source, source_port, packet, clock);
+}
+
+/// Keeps NAT_IN's half of an identity alive from the pod's side. Out of line, as `reserve`.
+#[inline(never)]
+fn write_identity_in<V: Header>(packet: &Packet<V>, clock: &Clock) {
+    let Tuple { source, source_port, .. } = packet.tuple;
+    keep_identity(V::nat_in(), &packet.tuple.reversed(), &source, source_port, packet, clock);
 }

@@ -17,7 +17,7 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::TRANSLATED;
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
-use crate::mapping::{Clock, half, is_half_of, keep, take};
+use crate::mapping::{Clock, half, is_half_of, keep, take, touch};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
 use crate::{atomic, maps, report};
@@ -85,11 +85,18 @@ impl<V: Header> Search<'_, V> {
         unsafe { helpers::bpf_loop(count, step as *mut c_void, from_mut(self).cast(), 0) };
     }
 
+    /// The port to be tried; `answers` becomes the tuple of its answers. (Filled in place: what is returned stands on the
+    /// stack twice.)
     #[inline(always)]
-    fn candidate(&self, index: u32) -> Option<(Port, Tuple<V>)> {
+    fn candidate(&self, index: u32, answers: &mut Tuple<V>) -> Option<Port> {
         let tuple = &self.packet.tuple;
         let port = self.config.masquerade_ports.candidate(tuple.source_port, self.hash, index)?;
-        Some((port, Tuple { source: *self.address, source_port: port, ..*tuple }.reversed()))
+        answers.source = tuple.destination;
+        answers.destination = *self.address;
+        answers.source_port = tuple.destination_port;
+        answers.destination_port = port;
+        answers.protocol = tuple.protocol;
+        Some(port)
     }
 }
 
@@ -117,11 +124,15 @@ extern "C" fn adopt<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     // SAFETY: `over` passes its own struct.
     let search = unsafe { &mut *search };
     let tuple = &search.packet.tuple;
-    let Some((port, answers)) = search.candidate(index) else { return STOP };
+    let mut answers = bytemuck::Zeroable::zeroed();
+    let Some(port) = search.candidate(index, &mut answers) else { return STOP };
     let is_ours = match V::nat_in().get_ptr_mut(&answers) {
         // SAFETY: the verifier knows the pointer to be a value's.
         Some(half) => unsafe {
-            is_half_of(&*half, tuple) && keep(search.skb, half, &answers, search.clock)
+            is_half_of(&*half, tuple) && keep(search.skb, half, &answers, search.clock) && {
+                touch(half, search.packet, search.clock);
+                true
+            }
         },
         None => {
             cached(&answers, tuple, search.clock.now) == Some(true) && {
@@ -143,12 +154,15 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     // SAFETY: `over` passes its own struct.
     let search = unsafe { &mut *search };
     let tuple = &search.packet.tuple;
-    let Some((port, answers)) = search.candidate(index) else { return STOP };
+    let mut answers = bytemuck::Zeroable::zeroed();
+    let Some(port) = search.candidate(index, &mut answers) else { return STOP };
     let held = V::nat_in().get_ptr_mut(&answers);
-    // SAFETY: the verifier knows the pointer to be a value's.
-    if let Some(half) = held.map(|half| unsafe { &*half }) {
+    if let Some(known) = held {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let half = unsafe { &*known };
         let is_live = !has_expired(half.expires_at, search.clock.low());
         if is_live && is_half_of(half, tuple) {
+            touch(known, search.packet, search.clock);
             search.found = u32::from(port.get());
             return STOP;
         }

@@ -86,6 +86,11 @@ impl Header for V4 {
     }
 
     #[inline(always)]
+    fn flow_information(skb: Skb) -> u32 {
+        skb.load::<u8>(SERVICE).map_or(0, u32::from)
+    }
+
+    #[inline(always)]
     fn is_icmp(skb: Skb) -> bool {
         // SAFETY: `at` checked it.
         skb.at::<u8>(23).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)

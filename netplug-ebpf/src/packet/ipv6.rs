@@ -89,6 +89,12 @@ impl Header for V6 {
     }
 
     #[inline(always)]
+    fn flow_information(skb: Skb) -> u32 {
+        // All but the version, in network order.
+        skb.load::<u32>(14).unwrap_or(0) & 0x0fff_ffffu32.to_be()
+    }
+
+    #[inline(always)]
     fn is_icmp(skb: Skb) -> bool {
         // SAFETY: `at` checked it.
         skb.at::<u8>(20).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)

@@ -49,6 +49,9 @@ pub trait Header: Maps {
     fn plain(skb: Skb) -> Option<Packet<Self>>;
     /// Reads any packet of the family; `None` where its header is broken off.
     fn any(skb: Skb) -> Option<Packet<Self>>;
+    /// What routing goes by besides addresses, as `struct bpf_fib_lookup` has it: type of service, or traffic class and flow
+    /// label.
+    fn flow_information(skb: Skb) -> u32;
     /// Whether an ICMP message lies right behind the header. Asked of every packet that the host itself sends.
     fn is_icmp(skb: Skb) -> bool;
     /// What the header has besides addresses and length that a host leaves as it is, packet by packet.
@@ -74,6 +77,12 @@ impl<V: Header> Packet<V> {
     #[inline(always)]
     pub fn moment(&self) -> Moment {
         moment(self.tcp_flags)
+    }
+
+    /// Whether its tuple has what masquerade goes by: ports, or an echo's identifier.
+    #[inline(always)]
+    pub fn has_ports(&self) -> bool {
+        matches!(self.kind, Kind::Plain | Kind::Optioned | Kind::Echo)
     }
 
     /// Whether it could be learned from, were it under way.

@@ -1,6 +1,7 @@
 //! ARP (RFC 826) and neighbour discovery (RFC 4861): who claims which address.
 
 use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V6};
+use netplug_common::tuple::UDP;
 
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
@@ -17,11 +18,26 @@ pub const REDIRECT: u8 = 137;
 /// The hop limit that discovery must arrive with (RFC 4861 §6.1, §7.1, §8.1).
 pub const HOPS: u8 = 255;
 
-/// Whether a header of this kind may have a message behind it: hop-by-hop options, routing, authentication, destination
-/// options, fragment (RFC 8200 §4). Discovery is not heeded behind the last (RFC 6980), but DHCP is.
+/// Whether discovery may lie behind a header of this kind: hop-by-hop options, routing, authentication, destination options
+/// (RFC 8200 §4). Not behind a fragment's: hosts ignore it there (RFC 6980).
 #[inline(always)]
 pub fn may_follow(header: u8) -> bool {
-    matches!(header, 0 | 43 | 44 | 51 | 60)
+    matches!(header, 0 | 43 | 51 | 60)
+}
+
+/// The source port of a UDP datagram whose first fragment `packet` is, behind a fragment header (RFC 8200 §4.5).
+#[inline(always)]
+pub fn fragmented_udp_source(skb: Skb, packet: &Packet<V6>) -> Option<u16> {
+    const FRAGMENT: u8 = 44;
+    const OFFSET: u16 = !7;
+    if packet.tuple.protocol != FRAGMENT {
+        return None;
+    }
+    let [next, _, high, low] = skb.load::<u32>(packet.transport)?.to_ne_bytes();
+    if next != UDP || u16::from_be_bytes([high, low]) & OFFSET != 0 {
+        return None;
+    }
+    skb.load::<u16>(packet.transport + 8).map(u16::from_be)
 }
 
 /// Whether a packet is one of discovery's.

@@ -1,8 +1,8 @@
 //! What a pod may claim, and what the host may tell it.
 //!
 //! # Dropped, each under its own reason
-//! - a priority tag, or two tags: hosts take them off, and what is behind them was not looked at. Frames of a VLAN are the
-//!   bridge's to part
+//! - a priority tag, or two tags: hosts take them off, and what is behind two was not looked at. Frames of a VLAN are
+//!   checked as others are, and the bridge's to part
 //! - an IP source that is not the pod's; unspecified and link-local ones may be used on the link (address detection, DHCP
 //!   clients), but to nobody whom the host would route them to
 //! - a source MAC that is not the pod's
@@ -70,11 +70,12 @@ pub fn check_arp(skb: Skb, port: &PodPort) -> Result<(), Counter> {
     if is_honest { Ok(()) } else { Err(Counter::ArpClaim) }
 }
 
-/// Checks the tag of a frame that has one; `is_only`: behind it is no other.
+/// Checks the tag of a frame, if it has one; `is_only`: behind it is no other.
 #[inline(always)]
 pub fn check_tag(skb: Skb, port: &PodPort, is_only: bool) -> Result<(), Counter> {
     let is_guarded = port.flags & SOURCE_GUARD != 0;
-    if is_guarded && (!is_only || skb.vlan() == 0) { Err(Counter::PriorityTag) } else { Ok(()) }
+    let is_priority = skb.is_tagged() && skb.vlan() == 0;
+    if is_guarded && (!is_only || is_priority) { Err(Counter::PriorityTag) } else { Ok(()) }
 }
 
 /// Checks what the host itself sends to a pod.
@@ -121,6 +122,9 @@ impl Rules for V6 {
     #[inline(always)]
     fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
+            if neighbour::fragmented_udp_source(skb, packet) == Some(Self::DHCP_SERVER) {
+                return Err(Counter::DhcpServer);
+            }
             let is_hidden = neighbour::may_follow(packet.tuple.protocol)
                 && (packet.hops == neighbour::HOPS || packet.tuple.destination.is_link_local());
             return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };

@@ -40,7 +40,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     if address.is_unspecified() {
         return Ok(());
     }
-    if *source == address && packet.kind != Kind::Other {
+    if is_ours(packet, config) {
         let is_held = mapping::reserve(packet, &Clock::new(config));
         return if is_held { Ok(()) } else { Err(Counter::TupleInUse) };
     }
@@ -51,7 +51,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     {
         return Ok(());
     }
-    if packet.kind == Kind::Other {
+    if !packet.has_ports() {
         return Err(Counter::NotTranslatable);
     }
     let clock = Clock::new(config);
@@ -76,20 +76,26 @@ fn leave_as<V: Header>(skb: Skb, packet: &mut Packet<V>, address: &V::Address, p
     translate(skb, packet, &to).is_ok()
 }
 
-/// Has the host's own echo hold its identifier: no socket tells of it.
+/// Whether a packet leaves by an address and a port that masquerade might give to another, and is not a pod's.
+#[inline(always)]
+fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    packet.has_ports()
+        && V::fast_addresses(config).contains(&packet.tuple.source)
+        && config.masquerade_ports.contains(packet.tuple.source_port.get())
+}
+
+/// Has what the host itself sends hold its port, where no socket tells of it: identifiers of its echoes, and ports that its
+/// own NAT has given. Most of its packets are those of a socket of that port, and done with.
 #[inline(always)]
 pub fn own<V: Header>(skb: Skb) {
-    let (Some(config), Some(uplink)) = (maps::config(), maps::uplink(skb.ifindex())) else {
-        return;
+    let Some(config) = maps::config() else { return };
+    let packet = if V::is_icmp(skb) { V::any(skb) } else { V::plain(skb) };
+    let Some(packet) = packet else { return };
+    let is_told = match packet.kind {
+        Kind::Echo => packet.icmp_type != V::ECHO_REQUEST,
+        _ => skb.sender_port().is_none_or(|port| port == packet.tuple.source_port.get()),
     };
-    if config.flags & MASQUERADE == 0 {
-        return;
-    }
-    let Some(packet) = V::any(skb) else { return };
-    if packet.kind == Kind::Echo
-        && packet.icmp_type == V::ECHO_REQUEST
-        && packet.tuple.source == V::masquerade_address(uplink)
-    {
+    if !is_told && config.flags & MASQUERADE != 0 && is_ours(&packet, config) {
         mapping::take_for_host(&packet, &Clock::new(config));
     }
 }
@@ -98,7 +104,7 @@ pub fn own<V: Header>(skb: Skb) {
 #[inline(always)]
 pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
     let Some(config) = maps::config() else { return Ok(()) };
-    if config.flags & MASQUERADE == 0 || packet.kind == Kind::Other {
+    if config.flags & MASQUERADE == 0 || !packet.has_ports() {
         return Ok(());
     }
     let clock = Clock::new(config);
@@ -122,15 +128,17 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     Ok(())
 }
 
-/// Notes a packet from outside that the host hands to a pod.
+/// Notes a packet that the host hands to a pod, if it came in from outside to that very address: by what was noted of it when
+/// it did, since one that was translated looks the same by now.
 #[inline(always)]
 pub fn arrived<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
-    if config.flags & MASQUERADE != 0
-        && packet.kind != Kind::Other
-        && maps::uplink(skb.received_by()).is_some()
-        && !V::is_exempt(&packet.tuple.source)
-        && is_for_pod_behind::<V>(skb, packet)
-    {
+    if config.flags & MASQUERADE == 0 || !packet.has_ports() || V::is_exempt(&packet.tuple.source) {
+        return;
+    }
+    let Some(visit) = V::visits().get_ptr(skb.hash()) else { return };
+    // SAFETY: the verifier knows the pointer to be a value's. One that is overwritten meanwhile is another tuple's.
+    let (is_call, entered_by) = unsafe { ((*visit).entered == packet.tuple, (*visit).entered_by) };
+    if is_call && maps::uplink(entered_by).is_some() && is_for_pod_behind::<V>(skb, packet) {
         mapping::write_identity(packet, &Clock::new(config));
     }
 }
@@ -142,12 +150,13 @@ fn is_for_pod_behind<V: Header>(skb: Skb, packet: &Packet<V>) -> bool {
 }
 
 /// Whether a packet without a mapping looks like an answer whose half was lost: to an uplink's address and a port that
-/// masquerade may have given, not the first of a connection, and for no socket of the host's.
+/// masquerade may have given, by one that masquerade is for, not the first of a connection, and for no socket of the host's.
 #[inline(always)]
 fn may_have_lost_its_mapping<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> bool {
     config.masquerade_ports.contains(packet.tuple.destination_port.get())
         && !is_first(packet.tcp_flags)
         && V::fast_addresses(config).contains(&packet.tuple.destination)
-        && !(packet.kind == Kind::Echo && packet.icmp_type == V::ECHO_REQUEST)
+        && !V::is_exempt(&packet.tuple.source)
+        && (packet.kind != Kind::Echo || packet.icmp_type == V::ECHO_REPLY)
         && !mapping::has_socket(skb, &packet.tuple)
 }

@@ -1,7 +1,8 @@
 //! Remember a packet that visits the host, to know it again when it leaves.
 //!
-//! Remembered: TCP and UDP for one host that could be learned. Not remembered: openings and closings (they are
-//! never learned from), and flows that came back from none of their last visits, until their next run.
+//! Remembered: TCP and UDP for one host that could be learned, and calls from outside to a pod's own address, whatever they
+//! are, by which masquerade knows the answers. Not remembered: openings and closings of other flows (they are never learned
+//! from), and flows that came back from none of their last visits, until their next run.
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
@@ -25,6 +26,15 @@ pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, con
     let is_noted =
         can_be_learned(packet, config) && try_to_note(skb, entered, packet, config).is_some();
     report::count(skb, if is_noted { Counter::Visit } else { Counter::Aside });
+}
+
+/// Notes a call from outside to a pod's own address, which nothing of ours has translated.
+#[inline(always)]
+pub fn remember_call<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
+    let can_be_learned = can_be_learned(packet, config);
+    let is_noted = packet.has_ports() && try_to_note(skb, &packet.tuple, packet, config).is_some();
+    let is_visit = is_noted && can_be_learned;
+    report::count(skb, if is_visit { Counter::Visit } else { Counter::Aside });
 }
 
 #[inline(always)]

@@ -11,16 +11,18 @@ use crate::node::{self, Netlink, neighbour, veth};
 pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
     // From here on no pod is added.
     let lock = Lock::exclusive()?;
-    let endpoints = match Datapath::open()? {
-        Some(datapath) => datapath.endpoints()?,
-        None => Vec::new(),
+    let endpoints = match Datapath::open() {
+        Ok(Some(datapath)) => datapath.endpoints()?,
+        Ok(None) => Vec::new(),
+        // Whatever is pinned there, it is to go.
+        Err(datapath::Error::Layout { .. }) if force => Vec::new(),
+        Err(error) => return Err(error.into()),
     };
     if !endpoints.is_empty() && !force {
         let names: Vec<_> = endpoints.iter().map(|endpoint| interface(endpoint.ifindex)).collect();
         bail!(
-            "{} pods are served, behind {}; DEL them first, or add --force: they keep their addresses and reach one \
-             another by the bridge, but are not masqueraded, and services do not answer pods of their own node, until they \
-             are added anew",
+            "{} pods are served, behind {}; DEL them first, or add --force: until they are added anew they reach only one \
+             another, by the bridge, and whatever else the node routes to without netplug's sysctls",
             names.len(),
             names.join(", ")
         );

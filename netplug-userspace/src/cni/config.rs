@@ -94,11 +94,9 @@ pub(super) struct Config {
     args: Option<Value>,
 }
 
-/// The bridge where none is named; kubenet's.
-pub(super) const BRIDGE: &str = "cbr0";
-
+/// kubenet's.
 fn default_bridge() -> String {
-    BRIDGE.into()
+    "cbr0".into()
 }
 
 fn yes() -> bool {

@@ -8,10 +8,10 @@
 
 use serde_json::Value;
 
+use super::Error;
 use super::add::{Names, remove_veth};
 use super::request::Request;
-use super::{Error, config};
-use crate::datapath::{Datapath, Endpoint, Owner};
+use crate::datapath::{self, Datapath, Endpoint, Lock, Owner};
 use crate::ipam::{Store, store};
 use crate::node::namespace::Namespace;
 use crate::node::{self, Netlink, neighbour};
@@ -29,6 +29,8 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
             failures.push(error.whole());
         }
     };
+    // A build that is being loaded must not put its programs where the old ones are taken off.
+    let _lock = Lock::shared().map_err(|error| step(Err(error.into())));
     // What follows is found by the endpoint, so that is forgotten after it.
     let endpoints = known(owner).unwrap_or_else(|error| {
         step(Err(error));
@@ -41,11 +43,6 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     let mut is_gone = forgotten.is_ok();
     step(forgotten);
     if !is_chained {
-        if endpoints.is_empty() {
-            // Unloaded since: the leases tell which neighbours are its.
-            let bridge = text("/bridge").unwrap_or(config::BRIDGE);
-            step(forget_leased(&leases, request, bridge));
-        }
         let removed = remove_interface(&leases, request);
         is_gone &= removed.is_ok();
         step(removed);
@@ -56,12 +53,11 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     if failures.is_empty() { Ok(()) } else { Err(Error::Several(failures)) }
 }
 
-/// Removes the veth. Where there is none of netplug's and the pod has addresses all the same, another plugin gave it its
-/// interface (`bridge`, or kubenet): that one is taken out of the pod.
+/// Removes the veth. Where there is none of netplug's and the pod has leased addresses all the same, another plugin gave it
+/// its interface (`bridge`, or kubenet): that one is taken out of the pod.
 fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
-    if remove_veth(&Names::of(request).host_end)?
-        || leases.held_by(&request.container, &request.ifname)?.is_empty()
-    {
+    let held = leases.held_by(&request.container, &request.ifname)?;
+    if remove_veth(&Names::of(request).host_end)? || held.is_empty() {
         return Ok(());
     }
     let Some(path) = request.netns.as_deref() else { return Ok(()) };
@@ -69,22 +65,33 @@ fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
         Err(node::Error::NamespaceGone { .. }) => return Ok(()),
         pod => pod?,
     };
-    Ok(pod.enter(|netlink| match netlink.link(&request.ifname)? {
-        Some(link) => netlink.remove(&link),
-        None => Ok(()),
+    Ok(pod.enter(|netlink| {
+        let Some(link) = netlink.link(&request.ifname)? else { return Ok(()) };
+        let addresses = netlink.addresses(link.index)?;
+        // An ADD that was killed early leaves a lease, and the pod's own interface as it was.
+        let is_plugins = addresses.iter().any(|network| held.contains(&network.ip()));
+        if is_plugins { netlink.remove(&link) } else { Ok(()) }
     })?)
 }
 
 fn known(owner: Owner) -> Result<Vec<Endpoint>, Error> {
-    let Some(datapath) = Datapath::open()? else { return Ok(Vec::new()) };
+    let Some(datapath) = loaded()? else { return Ok(Vec::new()) };
     Ok(datapath.endpoints()?.into_iter().filter(|endpoint| endpoint.owner == owner).collect())
 }
 
 pub(super) fn forget(owner: Owner) -> Result<(), Error> {
-    if let Some(datapath) = Datapath::open()? {
+    if let Some(datapath) = loaded()? {
         datapath.unregister(owner)?;
     }
     Ok(())
+}
+
+/// The datapath; `None` also where another netplug's is loaded, which knows nothing of what this one would forget.
+fn loaded() -> Result<Option<Datapath>, Error> {
+    match Datapath::open() {
+        Err(datapath::Error::Layout { .. }) => Ok(None),
+        opened => Ok(opened?),
+    }
 }
 
 /// By the bridge, not the host end, which may be gone with the pod's namespace.
@@ -96,16 +103,4 @@ fn forget_neighbours(endpoint: &Endpoint, is_chained: bool) -> Result<(), Error>
         neighbour::remove_from_bridge(&netlink, endpoint.ifindex, endpoint.pod_mac)?;
     }
     Ok(())
-}
-
-fn forget_leased(leases: &Store, request: &Request, bridge: &str) -> Result<(), Error> {
-    let held = leases.held_by(&request.container, &request.ifname)?;
-    if held.is_empty() {
-        return Ok(());
-    }
-    let netlink = Netlink::open()?;
-    match netlink.link(bridge)? {
-        Some(bridge) => Ok(neighbour::remove(&netlink, bridge.index, &held)?),
-        None => Ok(()),
-    }
 }

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use super::config::{self, Config, Masquerade};
-use crate::datapath::{Attach, Datapath, Lock, Settings, Steering, Uplink};
+use crate::datapath::{Attach, Datapath, Settings, Steering, Uplink, Uplinks};
 use crate::node::state::State;
 use crate::node::{self, Netlink, state, sysctl, uplink};
 
@@ -20,24 +20,24 @@ pub(super) fn attach(config: &Config) -> Attach {
     }
 }
 
-/// The uplinks that the configuration names, or those of default routes. `None`: there is no default route just now, and
-/// the uplinks that are known stay.
-pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Option<Vec<Uplink>>, Error> {
+/// The uplinks that the configuration names, or those of default routes.
+pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Uplinks, Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
         eprintln!(
             "netplug: warning: {name} has no Ethernet header; what leaves by it is left to the host"
         );
     }
-    if found.is_empty() && config.uplinks.is_none() {
+    if found.is_empty() {
         eprintln!(
-            "netplug: warning: there is no default route, and `uplinks` names no uplink; the known ones stay"
+            "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
         );
-        return Ok(None);
     }
     let uplink =
         |found: uplink::Uplink| Uplink { ifindex: found.link.index, addresses: found.addresses };
-    Ok(Some(found.into_iter().map(uplink).collect()))
+    let uplinks = found.into_iter().map(uplink).collect();
+    // Default routes come and go.
+    Ok(if config.uplinks.is_some() { Uplinks::Just(uplinks) } else { Uplinks::Also(uplinks) })
 }
 
 /// What a network's configuration means for the node.
@@ -46,12 +46,13 @@ pub(super) struct Network<'a> {
     /// Where its pods are; never masqueraded to.
     pub(super) pods: &'a [IpNetwork],
     /// As [`uplinks`] found them.
-    pub(super) uplinks: Option<Vec<Uplink>>,
+    pub(super) uplinks: Uplinks,
     /// The device that packets are routed back out of.
     pub(super) bridge: Option<&'a str>,
 }
 
-/// Sets the node's sysctls, loads the datapath where that is due, and tells it its settings.
+/// Loads the datapath where that is due, sets the node's sysctls, and tells the datapath its settings. Nobody unloads for as
+/// long as what is returned is kept.
 pub(super) fn prepare_node(config: &Config, network: Network<'_>) -> Result<Datapath, Error> {
     let revisit = config.revisit()?;
     let mut exempt = match config.masquerade()? {
@@ -60,33 +61,33 @@ pub(super) fn prepare_node(config: &Config, network: Network<'_>) -> Result<Data
         Masquerade::Except(networks) => networks,
     };
     exempt.extend(network.pods);
-    // Whoever unloads waits until the pod is registered, or finds it.
-    let lock = Lock::shared()?;
-    let (learns_tcp, non_masquerade) = state::with(|state| {
+    let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
+    let datapath = Datapath::open_or_load(flow_cache)?;
+    // What all networks exempt is added up and written before another adds its own.
+    state::with(|state| {
         forward(state, &network)?;
         // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
         for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
             let name = format!("net/netfilter/{timeout}");
             tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
-        Ok::<_, Error>((let_tcp_be_learned(state)?, state.exempt(network.name, &exempt)?))
+        let settings = Settings {
+            steering: match config.steering {
+                config::Steering::Learn => Steering::Learn,
+                config::Steering::Always => Steering::Always,
+                config::Steering::Direct => Steering::Direct,
+            },
+            masquerade: !matches!(config.masquerade()?, Masquerade::Off),
+            non_masquerade: state.exempt(network.name, &exempt)?,
+            uplinks: network.uplinks,
+            revisit,
+            attach: attach(config),
+            learns_tcp: let_tcp_be_learned(state)?,
+            local_ports: local_ports()?,
+        };
+        Ok::<_, Error>(datapath.apply(&settings)?)
     })?;
-    let settings = Settings {
-        steering: match config.steering {
-            config::Steering::Learn => Steering::Learn,
-            config::Steering::Always => Steering::Always,
-            config::Steering::Direct => Steering::Direct,
-        },
-        masquerade: !matches!(config.masquerade()?, Masquerade::Off),
-        non_masquerade,
-        uplinks: network.uplinks,
-        revisit,
-        flow_cache: config.flow_cache.unwrap_or(netplug_common::maps::FLOWS),
-        attach: attach(config),
-        learns_tcp,
-        local_ports: local_ports()?,
-    };
-    Ok(Datapath::open_or_load(lock, &settings)?)
+    Ok(datapath)
 }
 
 /// Has the node forward what pods send, and not tell them of shorter ways.

@@ -54,9 +54,22 @@ pub(super) fn give_back(ifindex: u32) -> Result<(), Error> {
     with_handle(async |handle| {
         let mut request = handle.qdisc().del(i32::try_from(ifindex).map_err(io::Error::other)?);
         request.message_mut().header.parent = CLSACT;
-        request.execute().await.map_err(io::Error::other)
+        match request.execute().await {
+            // Gone already, with its device or by somebody's hand.
+            Err(rtnetlink::Error::NetlinkError(_)) => Ok(()),
+            done => done.map_err(io::Error::other),
+        }
     })
     .map_err(fail)
+}
+
+/// The indexes of all devices.
+pub(super) fn devices() -> Result<Vec<u32>, Error> {
+    let links = with_handle(async |handle| {
+        handle.link().get().execute().try_collect::<Vec<_>>().await.map_err(io::Error::other)
+    });
+    let fail = |source| Error::File { verb: "list", path: "interfaces".into(), source };
+    Ok(links.map_err(fail)?.into_iter().map(|link| link.header.index).collect())
 }
 
 fn note(ifindex: u32) -> String {

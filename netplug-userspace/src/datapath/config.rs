@@ -70,11 +70,11 @@ impl Datapath {
         })
     }
 
-    /// Tells the programs what a network's configuration says. The last one counts.
-    pub(super) fn apply(&self, settings: &Settings) -> Result<(), Error> {
+    /// Tells the programs what a network's configuration says. The last one counts. What flows may depend on voids them.
+    pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
         let lock = Lock::of_settings()?;
         self.write_settings(&lock, settings)?;
-        self.write_uplinks(&lock, settings.uplinks.as_deref(), settings.attach)
+        self.write_uplinks(&lock, &settings.uplinks, settings.attach)
     }
 
     fn write_settings(&self, lock: &Lock, settings: &Settings) -> Result<(), Error> {
@@ -105,22 +105,28 @@ impl Datapath {
                 config.masquerade_ports = left;
             }
         })?;
-        self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
+        let v4 = self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
             IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
             IpNetwork::V6(_) => None,
         })?;
-        self.write_exempt::<V6>(&settings.non_masquerade, |network| match network {
+        let v6 = self.write_exempt::<V6>(&settings.non_masquerade, |network| match network {
             IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
             IpNetwork::V4(_) => None,
-        })
+        })?;
+        if v4 || v6 {
+            self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))
+        } else {
+            Ok(())
+        }
     }
 
-    /// Makes a family's CIDRs those of `networks`.
+    /// Makes a family's CIDRs those of `networks`. Returns whether they were others.
     fn write_exempt<V: Family>(
         &self,
         networks: &[IpNetwork],
         of_family: impl Fn(&IpNetwork) -> Option<(u8, V::Octets)>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let mut has_changed = false;
         let fail = |verb| move |source| Error::Map { verb, map: V::NON_MASQUERADE, source };
         let mut map = self.maps.non_masquerade::<V>()?;
         let known = map.keys().collect::<Result<Vec<_>, _>>().map_err(fail("read"))?;
@@ -132,14 +138,16 @@ impl Datapath {
             if !known.iter().any(|key| is_same(key, *prefix, octets)) {
                 let key = Key::new(u32::from(*prefix), *octets);
                 map.insert(&key, 0, 0).map_err(fail("write"))?;
+                has_changed = true;
             }
         }
         for key in &known {
             if !wanted.iter().any(|(prefix, octets)| is_same(key, *prefix, octets)) {
                 map.remove(key).map_err(fail("remove an entry of"))?;
+                has_changed = true;
             }
         }
-        Ok(())
+        Ok(has_changed)
     }
 
     /// The CIDRs that are not masqueraded.

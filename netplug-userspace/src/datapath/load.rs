@@ -75,6 +75,8 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
     }
     let datapath = Datapath { maps: maps::Maps, _lock: None };
     datapath.write_first_config()?;
+    // From here until all hang where they should, no build's programs are loaded whole.
+    pin::remove(LOADED.as_ref())?;
     for name in PROGRAMS {
         let path = pin::path(name);
         let fresh = pin::path(&format!("new_{name}"));

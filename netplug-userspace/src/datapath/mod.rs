@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// A pinned map has another shape than these programs expect.
     #[error(
-        "the pinned map {map} is of another netplug's layout; run `netplug unload`, then try again"
+        "the pinned map {map} is of another netplug's layout; run `netplug unload --force`, then try again"
     )]
     Layout {
         /// Which.
@@ -166,12 +166,10 @@ pub struct Settings {
     pub masquerade: bool,
     /// Destinations that are never masqueraded, of all networks of the node. Includes where their pods are.
     pub non_masquerade: Vec<IpNetwork>,
-    /// Interfaces by which packets leave the node; `None`: those that are known, as far as they are still there.
-    pub uplinks: Option<Vec<Uplink>>,
+    /// Interfaces by which packets leave the node.
+    pub uplinks: Uplinks,
     /// Age at which a cached flow asks the host again.
     pub revisit: Duration,
-    /// Entries of each FLOWS map; taken when the programs are first loaded.
-    pub flow_cache: u32,
     /// How programs are attached.
     pub attach: Attach,
     /// Whether both conntrack sysctls that learned TCP needs are set in this namespace (`nf_conntrack_tcp_be_liberal`,
@@ -180,6 +178,15 @@ pub struct Settings {
     /// The host's ephemeral ports (`net.ipv4.ip_local_port_range`, inclusive), which masquerade never takes from; `None`:
     /// as they were.
     pub local_ports: Option<(u16, u16)>,
+}
+
+/// Which interfaces are uplinks.
+#[derive(Debug, Clone)]
+pub enum Uplinks {
+    /// These and no others.
+    Just(Vec<Uplink>),
+    /// These, and those that are known already, as far as they are still there.
+    Also(Vec<Uplink>),
 }
 
 /// An uplink as it was found on the node, with the addresses to masquerade as.
@@ -234,10 +241,10 @@ pub struct Datapath {
 
 impl Datapath {
     /// Opens the pinned datapath, or loads and pins it (mounting bpffs where that is missing) when there is none, or one of
-    /// another build. Writes `settings` where they differ; bumps the epoch if any did. `lock` is a shared one, which is
-    /// held for as long as the datapath is open.
-    pub fn open_or_load(lock: Lock, settings: &Settings) -> Result<Self, Error> {
-        let mut lock = lock;
+    /// another build; `flow_cache`: entries of each FLOWS map, where they are not pinned yet. For as long as it is open nobody
+    /// unloads it.
+    pub fn open_or_load(flow_cache: u32) -> Result<Self, Error> {
+        let mut lock = Lock::shared()?;
         // Loading wants the lock for itself, and somebody may unload, or load another build, before it is shared again:
         // who is overtaken thrice goes on with what is there.
         for _ in 0..3 {
@@ -245,15 +252,13 @@ impl Datapath {
                 break;
             }
             drop(lock);
-            load(settings.flow_cache, LogLevel::Off)?;
+            load(flow_cache, LogLevel::Off)?;
             lock = Lock::shared()?;
         }
-        let datapath = Self { maps: maps::Maps::open()?, _lock: Some(lock) };
-        datapath.apply(settings)?;
-        Ok(datapath)
+        Ok(Self { maps: maps::Maps::open()?, _lock: Some(lock) })
     }
 
-    /// Opens the pinned datapath; `None` where nothing is pinned.
+    /// Opens the pinned datapath; `None` where there is none, or not all of it.
     pub fn open() -> Result<Option<Self>, Error> {
         if !pin::is_loaded() {
             return Ok(None);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use netplug_common::maps::LAYOUT;
 
-use super::Error;
+use super::attach::{PROGRAMS, detach};
+use super::{Error, clsact, maps};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const LOADING: &str = "/run/netplug/load.lock";
@@ -24,9 +25,9 @@ pub(super) fn path(name: &str) -> PathBuf {
     directory().join(name)
 }
 
-/// The programs are pinned last, and `to_uplink` the last of them.
+/// Whether every map and program is pinned.
 pub(super) fn is_loaded() -> bool {
-    path("to_uplink").exists()
+    maps::NAMES.iter().chain(PROGRAMS).all(|name| path(name).exists())
 }
 
 /// Mounts bpffs where it is missing and makes the folder.
@@ -89,11 +90,12 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
 pub fn unload(_lock: &Lock) -> Result<Vec<PathBuf>, Error> {
     let root = Path::new(BPFFS).join("netplug");
     let mut removed = Vec::new();
-    if let Some(datapath) = super::Datapath::open()? {
-        for endpoint in datapath.endpoints()? {
-            super::attach::detach_endpoint(endpoint.ifindex)?;
+    // By the devices, not the maps, which may be lost, or another netplug's.
+    for ifindex in clsact::devices()? {
+        for program in PROGRAMS {
+            detach(ifindex, program)?;
         }
-        datapath.detach_uplinks()?;
+        clsact::give_back(ifindex)?;
     }
     remove_tree(&root, &mut removed)?;
     remove(Path::new(super::load::LOADED))?;

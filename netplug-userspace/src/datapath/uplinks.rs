@@ -9,27 +9,28 @@ use netplug_common::maps::uplink::UplinkEntry;
 use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach, interface_name};
 use super::maps::{entries, remove};
 use super::pin::Lock;
-use super::{Attach, Datapath, Error, Uplink, clsact};
+use super::{Attach, Datapath, Error, Uplink, Uplinks, clsact};
 
 const UNSPECIFIED4: Ipv4 = Ipv4 { octets: [0; 4] };
 const UNSPECIFIED6: Ipv6 = Ipv6 { octets: [0; 16] };
 
 impl Datapath {
-    /// Makes `uplinks` the node's uplinks: attaches to new ones, detaches from those that are gone. `None`: only those are
-    /// forgotten whose interface is not there any more.
+    /// Makes `uplinks` the node's: attaches to new ones, detaches from those that are gone.
     pub(super) fn write_uplinks(
         &self,
         lock: &Lock,
-        uplinks: Option<&[Uplink]>,
+        uplinks: &Uplinks,
         how: Attach,
     ) -> Result<(), Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
+        let (wanted, others_stay) = match uplinks {
+            Uplinks::Just(uplinks) => (uplinks, false),
+            Uplinks::Also(uplinks) => (uplinks, true),
+        };
         for (ifindex, _) in &known {
-            let stays = match uplinks {
-                Some(uplinks) => uplinks.iter().any(|uplink| uplink.ifindex == *ifindex),
-                None => interface_name(*ifindex).is_ok(),
-            };
+            let stays = wanted.iter().any(|uplink| uplink.ifindex == *ifindex)
+                || (others_stay && interface_name(*ifindex).is_ok());
             if !stays {
                 for program in UPLINK_PROGRAMS {
                     detach(*ifindex, program)?;
@@ -38,8 +39,7 @@ impl Datapath {
                 remove(&mut map, ifindex, "UPLINKS")?;
             }
         }
-        let Some(uplinks) = uplinks else { return Ok(()) };
-        for uplink in uplinks {
+        for uplink in wanted {
             let entry = entry_of(uplink);
             if !known.contains(&(uplink.ifindex, entry)) {
                 map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
@@ -54,12 +54,9 @@ impl Datapath {
                 }
             }
         }
-        self.write_fast_addresses(lock, uplinks)
-    }
-
-    /// Detaches from every uplink and forgets them.
-    pub(super) fn detach_uplinks(&self) -> Result<(), Error> {
-        self.write_uplinks(&Lock::of_settings()?, Some(&[]), Attach::Auto)
+        let mut entries = entries(&map, "UPLINKS")?;
+        entries.sort_by_key(|(ifindex, _)| *ifindex);
+        self.write_fast_addresses(lock, entries.into_iter().map(|(_, entry)| entry))
     }
 
     /// The uplinks, with the addresses that they masquerade as.
@@ -97,20 +94,16 @@ impl Datapath {
         Ok(())
     }
 
-    fn write_fast_addresses(&self, lock: &Lock, uplinks: &[Uplink]) -> Result<(), Error> {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for address in uplinks.iter().flat_map(|uplink| &uplink.addresses) {
-            match address {
-                IpAddr::V4(address) => v4.push(Ipv4::from(*address)),
-                IpAddr::V6(address) => v6.push(Ipv6::from(*address)),
-            }
+    fn write_fast_addresses(
+        &self,
+        lock: &Lock,
+        uplinks: impl Iterator<Item = UplinkEntry>,
+    ) -> Result<(), Error> {
+        let (mut v4, mut v6) = ([UNSPECIFIED4; FAST_ADDRESSES], [UNSPECIFIED6; FAST_ADDRESSES]);
+        for (at, uplink) in uplinks.take(FAST_ADDRESSES).enumerate() {
+            (v4[at], v6[at]) = (uplink.address4, uplink.address6);
         }
-        v4.resize(FAST_ADDRESSES.max(v4.len()), UNSPECIFIED4);
-        v6.resize(FAST_ADDRESSES.max(v6.len()), UNSPECIFIED6);
-        self.change(lock, |config| {
-            config.uplinks4.copy_from_slice(&v4[..FAST_ADDRESSES]);
-            config.uplinks6.copy_from_slice(&v6[..FAST_ADDRESSES]);
-        })
+        self.change(lock, |config| (config.uplinks4, config.uplinks6) = (v4, v6))
     }
 }
 

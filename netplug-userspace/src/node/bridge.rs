@@ -47,7 +47,8 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<(Link, bool), Er
         // Before it is up: what a pod advertises must not become the node's route (CVE-2020-10749).
         sysctl::of_device(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
-    give_addresses(netlink, &bridge, wanted)?;
+    let is_ours = is_missing || is_unnamed || is_ours(&bridge);
+    give_addresses(netlink, &bridge, wanted, is_ours)?;
     if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
         if is_unnamed {
@@ -55,22 +56,26 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<(Link, bool), Er
         }
         netlink.set(message.build(), name)?;
     }
-    if !is_missing && !is_ours(&bridge) {
-        fix_mac(netlink, &bridge)?;
-    }
+    let bridge = if is_ours { bridge } else { fix_mac(netlink, &bridge)? };
     Ok((bridge, is_missing))
 }
 
-/// Has a bridge that another made keep the MAC that it has: one that was never given its own takes that of its lowest
-/// port, and pods know their gateway's for good. Done once: whenever a MAC is set, be it to what it is, the kernel forgets
-/// the device's neighbours, permanent ones too.
-pub fn fix_mac(netlink: &Netlink, bridge: &Link) -> Result<(), Error> {
+/// Has a bridge that another made keep the MAC that it has, and returns it as it is then: one that was never given its own
+/// takes that of its lowest port, and pods know their gateway's for good. Done once: whenever a MAC is set, be it to what it
+/// is, the kernel forgets the device's neighbours, permanent ones too.
+pub fn fix_mac(netlink: &Netlink, bridge: &Link) -> Result<Link, Error> {
     state::with(|state| {
-        if !state.fixed(bridge)? {
-            return Ok(());
+        // Its MAC may have changed with another pod's port meanwhile.
+        let bridge = netlink.link_of_index(bridge.index)?.ok_or_else(|| Error::NoInterface {
+            name: bridge.name.clone(),
+            place: String::new(),
+        })?;
+        if !state.is_fixed(&bridge) {
+            let message = LinkUnspec::new_with_index(bridge.index).address(bridge.mac.to_vec());
+            netlink.set(message.build(), &bridge.name)?;
+            state.fixed(&bridge)?;
         }
-        let mac = bridge.mac.to_vec();
-        netlink.set(LinkUnspec::new_with_index(bridge.index).address(mac).build(), &bridge.name)
+        Ok(bridge)
     })
 }
 
@@ -79,7 +84,12 @@ fn is_ours(bridge: &Link) -> bool {
     bridge.is_bridge() && bridge.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
 }
 
-fn give_addresses(netlink: &Netlink, bridge: &Link, wanted: &Wanted<'_>) -> Result<(), Error> {
+fn give_addresses(
+    netlink: &Netlink,
+    bridge: &Link,
+    wanted: &Wanted<'_>,
+    is_ours: bool,
+) -> Result<(), Error> {
     let has = netlink.addresses(bridge.index)?;
     let mut missing = Vec::new();
     for gateway in wanted.gateways.iter().filter(|gateway| !has.contains(gateway)) {
@@ -104,8 +114,19 @@ fn give_addresses(netlink: &Netlink, bridge: &Link, wanted: &Wanted<'_>) -> Resu
         if let Some(found) = found {
             netlink.remove_address(bridge, found)?;
         }
-        if gateway.is_ipv6() {
-            sysctl::of_device(&format!("net/ipv6/conf/{}/disable_ipv6", wanted.name), "0")?;
+        let disable = format!("net/ipv6/conf/{}/disable_ipv6", wanted.name);
+        if is_ours {
+            if gateway.is_ipv6() {
+                sysctl::of_device(&disable, "0")?;
+            }
+        } else {
+            // Another's is to be as it was when netplug goes.
+            state::with(|state| {
+                if gateway.is_ipv6() {
+                    sysctl::ensure(state, &disable, "0")?;
+                }
+                state.gives(bridge, gateway)
+            })?;
         }
         netlink.add_address(bridge, gateway)?;
     }

@@ -29,7 +29,7 @@ pub struct Link {
     /// Whether it is administratively up.
     pub is_up: bool,
     /// Whether it carries packets: its carrier was seen (RFC 2863's ifOperStatus), and the bridge that it is a port of, if
-    /// any, forwards what comes by it. The kernel gets there some time after both ends are up (net/core/link_watch.c).
+    /// any, has switched the port on. The kernel gets there some time after both ends are up (net/core/link_watch.c).
     pub is_running: bool,
     /// Whether it is `lo`.
     pub is_loopback: bool,
@@ -97,10 +97,11 @@ impl Link {
     }
 }
 
-/// Whether it says of a bridge's port that it does not forward.
+/// Whether it says of a bridge's port that it is off. (Where the bridge speaks the spanning tree protocol, a port listens
+/// for half a minute before it forwards: that is the bridge's wish.)
 fn is_held_back(info: &LinkInfo) -> bool {
     let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info else { return false };
     attributes.iter().any(|attribute| {
-        matches!(attribute, InfoBridgePort::State(state) if *state != BridgePortState::Forwarding)
+        matches!(attribute, InfoBridgePort::State(state) if *state == BridgePortState::Disabled)
     })
 }

@@ -13,16 +13,19 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::link::Link;
-use super::{Error, Mac, Netlink, bridge, sysctl};
+use super::{Error, Netlink, bridge, sysctl};
 
 const FOLDER: &str = "/run/netplug";
 
 /// The state file's content.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     sysctls: Vec<Change>,
-    /// By name: index and MAC of bridges of others', whose MAC was made to stay.
-    bridges: BTreeMap<String, (u32, Mac)>,
+    /// Indexes of others' bridges whose MAC was made to stay.
+    bridges: BTreeSet<u32>,
+    /// Addresses that netplug gave to others' bridges, by their index.
+    addresses: BTreeSet<(u32, IpNetwork)>,
     /// By network: the CIDRs that it does not masquerade to.
     exempt: BTreeMap<String, Vec<IpNetwork>>,
 }
@@ -36,6 +39,16 @@ pub struct Change {
     pub was: String,
     /// What netplug made of it.
     pub became: String,
+    /// What netplug had made of it before: what it still is if netplug was killed before it wrote.
+    #[serde(default)]
+    pub before: Option<String>,
+}
+
+impl Change {
+    /// Whether a sysctl that is `found` is as netplug left it.
+    fn is_ours(&self, found: &str) -> bool {
+        self.became == found || self.before.as_deref() == Some(found)
+    }
 }
 
 impl State {
@@ -45,10 +58,10 @@ impl State {
         for change in changes {
             match self.sysctls.iter_mut().find(|known| known.name == change.name) {
                 Some(known) => {
-                    if known.became != change.was {
+                    if !known.is_ours(&change.was) {
                         known.was = change.was;
                     }
-                    known.became = change.became;
+                    known.before = Some(std::mem::replace(&mut known.became, change.became));
                 }
                 None => self.sysctls.push(change),
             }
@@ -59,18 +72,26 @@ impl State {
     /// What the sysctl `name`, which is `found` now, was before netplug changed it, if it did and nobody has since.
     #[must_use]
     pub fn before<'a>(&'a self, name: &str, found: &'a str) -> &'a str {
-        let ours = self.sysctls.iter().find(|known| known.name == name && known.became == found);
+        let ours = self.sysctls.iter().find(|known| known.name == name && known.is_ours(found));
         ours.map_or(found, |known| &known.was)
     }
 
-    /// Keeps that a bridge's MAC was made to stay; whether that is news.
-    pub fn fixed(&mut self, bridge: &Link) -> Result<bool, Error> {
-        let now = (bridge.index, bridge.mac);
-        let is_news = self.bridges.insert(bridge.name.clone(), now) != Some(now);
-        if is_news {
-            save(self)?;
-        }
-        Ok(is_news)
+    /// Whether the MAC of another's bridge was made to stay.
+    #[must_use]
+    pub fn is_fixed(&self, bridge: &Link) -> bool {
+        self.bridges.contains(&bridge.index)
+    }
+
+    /// Keeps that it was.
+    pub fn fixed(&mut self, bridge: &Link) -> Result<(), Error> {
+        self.bridges.insert(bridge.index);
+        save(self)
+    }
+
+    /// Keeps that netplug gives another's bridge an address, before it does.
+    pub fn gives(&mut self, bridge: &Link, address: IpNetwork) -> Result<(), Error> {
+        self.addresses.insert((bridge.index, address));
+        save(self)
     }
 
     /// Keeps what `network` exempts from masquerade, and returns what all networks do.
@@ -85,7 +106,7 @@ impl State {
 }
 
 fn path() -> PathBuf {
-    Path::new(FOLDER).join("node.json")
+    Path::new(FOLDER).join("state.json")
 }
 
 /// Lets `change` change the state and the node, under a lock.
@@ -94,14 +115,15 @@ pub fn with<T, E: From<Error>>(change: impl FnOnce(&mut State) -> Result<T, E>) 
     change(&mut read()?)
 }
 
-/// Puts everything back: sysctls as they were, bridges of ours gone where they have no ports. Returns what was done.
+/// Puts back what was kept: sysctls as they were, others' bridges without our addresses, bridges of ours gone where they have
+/// no ports. Returns what was done.
 pub fn restore() -> Result<Vec<String>, Error> {
     let _lock = lock()?;
     let state = read()?;
     let mut ours = Vec::new();
     for change in state.sysctls.iter().rev() {
         // All are looked at before one is written, which may change others.
-        if sysctl::get(&change.name)?.as_ref() == Some(&change.became) {
+        if sysctl::get(&change.name)?.is_some_and(|found| change.is_ours(&found)) {
             ours.push(change);
         }
     }
@@ -111,6 +133,12 @@ pub fn restore() -> Result<Vec<String>, Error> {
         done.push(format!("{name} is {was} again"));
     }
     let netlink = Netlink::open()?;
+    for (index, address) in &state.addresses {
+        if let Some(bridge) = netlink.link_of_index(*index)? {
+            netlink.remove_address(&bridge, *address)?;
+            done.push(format!("{} has {address} no more", bridge.name));
+        }
+    }
     for link in netlink.links()?.iter().filter(|link| link.is_bridge()) {
         if bridge::remove(&netlink, &link.name)? {
             done.push(format!("the bridge {} is gone", link.name));

@@ -123,7 +123,7 @@ fn devices(folder: &str) -> Result<Vec<String>, Error> {
 }
 
 fn change(name: &str, was: &str, became: &str) -> Change {
-    Change { name: name.into(), was: was.into(), became: became.into() }
+    Change { name: name.into(), was: was.into(), became: became.into(), before: None }
 }
 
 /// Makes a sysctl of a device of ours `value`, without remembering: it goes with the device. Content where the kernel
