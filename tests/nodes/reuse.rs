@@ -10,6 +10,7 @@ use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::NAME;
 use netplug_tests::node::Node;
 use netplug_tests::rules::{self, Service};
+use netplug_tests::traffic::IMPATIENCE;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 use serde_json::json;
@@ -97,7 +98,9 @@ fn a_pod_that_goes_under_load_leaves_no_mapping(
     node.outside().listen(PORT);
     let client = node.add_pod("client");
     let to = std::net::SocketAddr::new(OUTSIDE.ip(ip), PORT);
-    let dial = client.dial(to).patience(Duration::from_millis(50));
+    // On a fresh link IPv6's first question for a neighbour is lost, and asked again after a second.
+    client.dial(to).ask(protocol, "first").unwrap();
+    let dial = client.dial(to).patience(IMPATIENCE);
     let mut talks: Vec<_> = (0..4).map(|_| dial.open(protocol).unwrap()).collect();
     let is_gone = AtomicBool::new(false);
     std::thread::scope(|scope| {

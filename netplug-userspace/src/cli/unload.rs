@@ -18,8 +18,11 @@ pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
         Err(datapath::Error::Layout { .. }) if force => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    if !endpoints.is_empty() && !force {
-        let names: Vec<_> = endpoints.iter().map(|endpoint| interface(endpoint.ifindex)).collect();
+    // Those whose interface vanished without a DEL are nobody's.
+    let served = |endpoint: &&Endpoint| datapath::interface_name(endpoint.ifindex).is_ok();
+    let names: Vec<_> =
+        endpoints.iter().filter(served).map(|endpoint| interface(endpoint.ifindex)).collect();
+    if !names.is_empty() && !force {
         bail!(
             "{} pods are served, behind {}; DEL them first, or add --force: until they are added anew they reach only one \
              another, by the bridge, and whatever else the node routes to without netplug's sysctls",

@@ -72,7 +72,7 @@ fn join(
         let (port, mac) = (found.host_end.index, found.pod_mac);
         rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
     }
-    // Only the pods' own networks as the node routes them; a prefix of one address is one pod.
+    // As the chain's first plugin gave them: where that routes each pod by itself, one address.
     let networks: Vec<_> = found
         .networks
         .iter()
