@@ -56,7 +56,7 @@ counters! {
     DhcpServer = 21, Drop, "dhcp_server", "A pod answered as a DHCP server.";
     NeighbourRedirect = 22, Drop, "neighbour_redirect", "The host's own ND redirect towards a pod, which would send the pod past the service proxy.";
     PortsExhausted = 23, Drop, "ports_exhausted", "Masquerade found no free port towards this destination; see `netplug nat`.";
-    NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, an ICMP error or of a protocol that is not translated.";
+    NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, of a protocol that is not translated, or an ICMP error about none of the pod's flows.";
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
     TupleInUse = 26, Drop, "tuple_in_use", "The host gave a connection the very tuple of one that it does not know: a live direct one (steering `direct`), or a masqueraded one. It fails; the client's next gets another port.";
     NoMapping = 27, Drop, "no_mapping", "Looked like a TCP answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";

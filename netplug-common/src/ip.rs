@@ -22,6 +22,8 @@ pub trait IpVersion: sealed::Sealed + Copy + Eq + core::fmt::Debug + Send + Sync
     const ECHO_REQUEST: u8;
     /// ICMP type of an echo reply.
     const ECHO_REPLY: u8;
+    /// The types of ICMP errors: each quotes the packet that it is about (RFC 792; RFC 4443 §2.1).
+    const ERRORS: &'static [u8];
     /// `AF_INET` or `AF_INET6` (include/linux/socket.h).
     const ADDRESS_FAMILY: u8;
 }
@@ -69,6 +71,7 @@ impl IpVersion for V4 {
     const ICMP: u8 = 1;
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
+    const ERRORS: &'static [u8] = &[3, 11, 12];
     const ADDRESS_FAMILY: u8 = 2;
 }
 
@@ -79,6 +82,7 @@ impl IpVersion for V6 {
     const ICMP: u8 = 58;
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
+    const ERRORS: &'static [u8] = &[1, 2, 3, 4];
     const ADDRESS_FAMILY: u8 = 10;
 }
 

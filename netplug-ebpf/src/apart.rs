@@ -10,7 +10,7 @@ use netplug_common::ip::{IpVersion, V4, V6};
 
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
-use crate::stage::{learn, masquerade};
+use crate::stage::{errors, learn, masquerade};
 use crate::{mapping, maps};
 
 /// The stages that are taken apart.
@@ -21,6 +21,10 @@ pub trait Apart: Header {
     fn masquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::inbound`].
     fn unmasquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`errors::outbound`].
+    fn masquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`errors::inbound`].
+    fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::arrived`].
     fn note_arrival(skb: Skb, packet: &Packet<Self>);
     /// [`mapping::find`].
@@ -56,8 +60,8 @@ fn result(number: u32) -> Result<(), Counter> {
 }
 
 macro_rules! family {
-    ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident, $arrived:ident,
-     $find_port:ident) => {
+    ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
+     $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident) => {
         impl Apart for $family {
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
@@ -70,6 +74,14 @@ macro_rules! family {
             #[inline(always)]
             fn unmasquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
                 result($unmasquerade(skb.0, packet))
+            }
+            #[inline(always)]
+            fn masquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($error_out(skb.0, packet))
+            }
+            #[inline(always)]
+            fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($error_in(skb.0, packet))
             }
             #[inline(always)]
             fn note_arrival(skb: Skb, packet: &Packet<Self>) {
@@ -117,6 +129,26 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $error_out(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(errors::outbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $error_in(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(errors::inbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $arrived(skb: *mut __sk_buff, packet: *const Packet<$family>) -> u32 {
             // SAFETY: as above.
             if let (Some(packet), Some(config)) = (unsafe { packet.as_ref() }, maps::config()) {
@@ -141,5 +173,5 @@ macro_rules! family {
     };
 }
 
-family!(V4, learn4, masquerade4, unmasquerade4, arrived4, find_port4);
-family!(V6, learn6, masquerade6, unmasquerade6, arrived6, find_port6);
+family!(V4, learn4, masquerade4, unmasquerade4, error_out4, error_in4, arrived4, find_port4);
+family!(V6, learn6, masquerade6, unmasquerade6, error_out6, error_in6, arrived6, find_port6);

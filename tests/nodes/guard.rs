@@ -10,23 +10,9 @@ use netplug_tests::pod::Pod;
 use netplug_tests::rules;
 use netplug_tests::traffic::{PATIENCE, ping, send_frame};
 use rstest::rstest;
-use std::net::IpAddr;
 
 use crate::scene::Steering::Learn;
-use crate::scene::{PORT, Scene};
-
-/// A pod as one of the cast.
-fn actor(pod: &Pod) -> Actor {
-    let link = pod.namespace().run("ip -json link show eth0");
-    let link: serde_json::Value = serde_json::from_str(&link).expect("ip prints JSON");
-    let mut mac = [0; 6];
-    let text = link[0]["address"].as_str().expect("a veth has a MAC");
-    for (octet, text) in mac.iter_mut().zip(text.split(':')) {
-        *octet = u8::from_str_radix(text, 16).expect("a MAC is of hexadecimal numbers");
-    }
-    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod.ip(V4), pod.ip(V6)) else { unreachable!() };
-    Actor { name: "pod", v4, v6, mac }
-}
+use crate::scene::{PORT, Scene, actor};
 
 /// Datagrams that the pod's stack has taken.
 fn datagrams(pod: &Pod, family: Family) -> u64 {

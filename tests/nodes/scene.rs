@@ -1,8 +1,8 @@
 //! What most scenarios begin with.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use netplug_tests::cast::{Family, SERVICE};
+use netplug_tests::cast::{Actor, Family, SERVICE};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -41,6 +41,21 @@ pub enum Proxy {
 pub const PORT: u16 = 8080;
 /// Where the node serves them.
 pub const NODE_PORT: u16 = 30080;
+
+/// A pod as one of the cast.
+pub fn actor(pod: &Pod) -> Actor {
+    let link = pod.namespace().run("ip -json link show eth0");
+    let link: serde_json::Value = serde_json::from_str(&link).expect("ip prints JSON");
+    let mut mac = [0; 6];
+    let text = link[0]["address"].as_str().expect("a veth has a MAC");
+    for (octet, text) in mac.iter_mut().zip(text.split(':')) {
+        *octet = u8::from_str_radix(text, 16).expect("a MAC is of hexadecimal numbers");
+    }
+    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod.ip(Family::V4), pod.ip(Family::V6)) else {
+        unreachable!()
+    };
+    Actor { name: "pod", v4, v6, mac }
+}
 
 /// A client, and a web pod with a service of each transport and family.
 pub struct Scene {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where it stood")]
 
 mod datapath;
+mod errors;
 mod follow;
 mod guard;
 mod learn;

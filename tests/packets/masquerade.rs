@@ -14,7 +14,7 @@ use rstest::rstest;
 use crate::datapath::{self, Datapath, HERE, NEXT, SHOT, flow, tuple};
 
 /// Leaves and comes back by ports of one, so that the port is known.
-fn with_one_port() -> Datapath {
+pub fn with_one_port() -> Datapath {
     with_ports(1)
 }
 
@@ -32,13 +32,13 @@ fn with_ports(count: u16) -> Datapath {
 }
 
 #[track_caller]
-fn becomes(datapath: &mut Datapath, program: &str, packet: &Packet, wanted: &Packet) {
+pub fn becomes(datapath: &mut Datapath, program: &str, packet: &Packet, wanted: &Packet) {
     let (verdict, out) = datapath.run(program, HERE, packet);
     assert_eq!(verdict, NEXT, "{packet}");
     assert_same(&wanted.bytes(), &out);
 }
 
-fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
+pub fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
     let start = eth(NODE_1, OUTSIDE) / packet::ip(family, from, OUTSIDE);
     match protocol {
         6 => start / tcp(port, 80).ack() / payload(b"question"),
@@ -47,7 +47,7 @@ fn out(family: Family, from: Actor, port: u16, protocol: u8) -> Packet {
     }
 }
 
-fn back(family: Family, to: Actor, port: u16, protocol: u8) -> Packet {
+pub fn back(family: Family, to: Actor, port: u16, protocol: u8) -> Packet {
     let start = eth(OUTSIDE, NODE_1) / packet::ip(family, OUTSIDE, to);
     match protocol {
         6 => start / tcp(80, port).ack() / payload(b"answer"),

@@ -10,7 +10,7 @@ use netplug_common::maps::config::STEERING_ALWAYS;
 use crate::apart::Apart;
 use crate::hook::HEADERS;
 use crate::maps;
-use crate::packet::Header;
+use crate::packet::{Header, Kind};
 use crate::skb::Skb;
 use crate::stage::{flow_cache, own, visit};
 use crate::verdict::{Outcome, Verdict};
@@ -46,7 +46,11 @@ fn miss<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
     let entered = packet.tuple;
-    V::unmasquerade(skb, &mut packet)?;
+    if packet.kind == Kind::Error {
+        V::unmasquerade_error(skb, &mut packet)?;
+    } else {
+        V::unmasquerade(skb, &mut packet)?;
+    }
     if packet.tuple == entered && maps::endpoint::<V>(&entered.destination).is_some() {
         visit::remember_call(skb, &packet, config);
     } else {

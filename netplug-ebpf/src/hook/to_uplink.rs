@@ -1,12 +1,14 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
 //! 1 the host's own: done, but for identifiers of its echoes and ports of its own NAT  2 redirected by us: done
-//! 3 from a pod, to where pods are not known: masquerade  4 learn what the host, and we, made of the packet
+//! 3 from a pod, to where pods are not known: masquerade, errors by what they quote  4 learn what the host, and we,
+//! made of the packet
 
 use netplug_common::counter::Counter;
 
 use crate::apart::Apart;
 use crate::maps;
+use crate::packet::Kind;
 use crate::report;
 use crate::skb::Skb;
 use crate::stage::masquerade;
@@ -37,6 +39,10 @@ fn forwarded<V: Apart>(skb: Skb) -> Outcome {
     }
     report::count(skb, Counter::Left);
     let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
+    if packet.kind == Kind::Error {
+        V::masquerade_error(skb, &mut packet)?;
+        return Ok(Verdict::Next);
+    }
     V::masquerade(skb, &mut packet)?;
     V::learn(skb, &mut packet, true);
     Ok(Verdict::Next)

@@ -16,7 +16,7 @@ use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
 use crate::packet::rewrite::{ShortWay, add_to_transport_checksum};
 use crate::packet::{Header, Kind, Packet};
-use crate::skb::{Skb, bytes_of};
+use crate::skb::{ETHERNET, Skb, bytes_of};
 
 const SERVICE: u32 = 15;
 const LENGTH: u32 = 16;
@@ -88,6 +88,42 @@ impl Header for V4 {
     #[inline(always)]
     fn flow_information(skb: Skb) -> u32 {
         skb.load::<u8>(SERVICE).map_or(0, u32::from)
+    }
+
+    #[inline(always)]
+    fn quoted(skb: Skb, offset: u32) -> Option<(Tuple<Self>, u32)> {
+        let head = skb.load::<[u32; 5]>(offset)?;
+        let [first, ..] = head[0].to_ne_bytes();
+        let [_, _, high, low] = head[1].to_ne_bytes();
+        let [_, protocol, ..] = head[2].to_ne_bytes();
+        let header_length = u32::from(first & 0x0f) * 4;
+        if first >> 4 != 4
+            || header_length < Self::HEADER_LENGTH
+            || u16::from_ne_bytes([high, low]) & OFFSET != 0
+        {
+            return None;
+        }
+        let tuple = Tuple {
+            source: Ipv4 { octets: head[3].to_ne_bytes() },
+            destination: Ipv4 { octets: head[4].to_ne_bytes() },
+            source_port: Port::new(0),
+            destination_port: Port::new(0),
+            protocol,
+            _pad: [0; 3],
+        };
+        Some((tuple, offset + header_length))
+    }
+
+    #[inline(always)]
+    fn write_quoted_addresses(
+        skb: Skb,
+        offset: u32,
+        to: &Tuple<Self>,
+        address_delta: u32,
+    ) -> Result<(), ()> {
+        let at = |field: u32| offset + field - ETHERNET;
+        skb.add_to_header_checksum(at(CHECKSUM), address_delta)?;
+        skb.store(at(SOURCE), bytes_of(&to.source), 8)
     }
 
     #[inline(always)]

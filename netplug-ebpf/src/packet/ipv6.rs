@@ -14,7 +14,7 @@ use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
 use crate::packet::rewrite::{ShortWay, add_to_transport_checksum};
 use crate::packet::{Header, Kind, Packet};
-use crate::skb::{Skb, bytes_of};
+use crate::skb::{ETHERNET, Skb, bytes_of};
 
 const SOURCE: u32 = 22;
 const TRANSPORT: u32 = 54;
@@ -92,6 +92,35 @@ impl Header for V6 {
     fn flow_information(skb: Skb) -> u32 {
         // All but the version, in network order.
         skb.load::<u32>(14).unwrap_or(0) & 0x0fff_ffffu32.to_be()
+    }
+
+    #[inline(always)]
+    fn quoted(skb: Skb, offset: u32) -> Option<(Tuple<Self>, u32)> {
+        let head = skb.load::<[u32; 2]>(offset)?;
+        let [first, ..] = head[0].to_ne_bytes();
+        let [_, _, protocol, _] = head[1].to_ne_bytes();
+        if first >> 4 != 6 {
+            return None;
+        }
+        let tuple = Tuple {
+            source: skb.load::<Ipv6>(offset + SOURCE - ETHERNET)?,
+            destination: skb.load::<Ipv6>(offset + SOURCE - ETHERNET + 16)?,
+            source_port: Port::new(0),
+            destination_port: Port::new(0),
+            protocol,
+            _pad: [0; 3],
+        };
+        Some((tuple, offset + Self::HEADER_LENGTH))
+    }
+
+    #[inline(always)]
+    fn write_quoted_addresses(
+        skb: Skb,
+        offset: u32,
+        to: &Tuple<Self>,
+        _address_delta: u32,
+    ) -> Result<(), ()> {
+        skb.store(offset + SOURCE - ETHERNET, bytes_of(&to.source), 32)
     }
 
     #[inline(always)]

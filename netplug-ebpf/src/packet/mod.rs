@@ -4,6 +4,7 @@ pub mod ethernet;
 mod ipv4;
 mod ipv6;
 pub mod neighbour;
+pub mod quote;
 pub mod rewrite;
 
 use netplug_common::decide::identity::Identity;
@@ -22,6 +23,8 @@ pub enum Kind {
     Optioned,
     /// An ICMP echo request or reply. Translated, but never learned.
     Echo,
+    /// An ICMP error. What it quotes is read by `quote`; its own tuple has no ports.
+    Error,
     /// A fragment, another protocol or message. The tuple has addresses and protocol; ports only of a first fragment.
     Other,
 }
@@ -52,6 +55,16 @@ pub trait Header: Maps {
     /// What routing goes by besides addresses, as `struct bpf_fib_lookup` has it: type of service, or traffic class and flow
     /// label.
     fn flow_information(skb: Skb) -> u32;
+    /// Reads the IP header at `offset`, as far as an ICMP error quotes one: the tuple without ports, and where the transport
+    /// header is. `None` where that is out of reach: a later fragment, extension headers.
+    fn quoted(skb: Skb, offset: u32) -> Option<(Tuple<Self>, u32)>;
+    /// Writes other addresses into the IP header at `offset`, and what of their delta concerns it.
+    fn write_quoted_addresses(
+        skb: Skb,
+        offset: u32,
+        to: &Tuple<Self>,
+        address_delta: u32,
+    ) -> Result<(), ()>;
     /// Whether an ICMP message lies right behind the header. Asked of every packet that the host itself sends.
     fn is_icmp(skb: Skb) -> bool;
     /// What the header has besides addresses and length that a host leaves as it is, packet by packet.
@@ -143,6 +156,8 @@ impl<V: Header> Packet<V> {
             } else if message == V::ECHO_REPLY {
                 self.tuple.destination_port = identifier;
                 self.kind = Kind::Echo;
+            } else if V::ERRORS.contains(&message) {
+                self.kind = Kind::Error;
             }
         }
     }

@@ -36,7 +36,7 @@ impl<V: IpVersion> ShortWay<V> {
 
 /// Offset of the checksum within a transport header.
 #[inline(always)]
-const fn checksum_offset(protocol: u8) -> u32 {
+pub const fn checksum_offset(protocol: u8) -> u32 {
     match protocol {
         TCP => 16,
         UDP => 6,
@@ -67,7 +67,12 @@ pub fn add_to_transport_checksum<V: Header>(
 
 /// Kernels that do not know the family's flag refuse it and are asked without.
 #[inline(always)]
-fn add_pseudo_header<V: Header>(skb: Skb, offset: u32, delta: u32, flags: u64) -> Result<(), ()> {
+pub fn add_pseudo_header<V: Header>(
+    skb: Skb,
+    offset: u32,
+    delta: u32,
+    flags: u64,
+) -> Result<(), ()> {
     const PLAIN: u64 = aya_ebpf::bindings::BPF_F_PSEUDO_HDR as u64;
     let first = skb.add_to_checksum(offset, delta, V::PSEUDO_HEADER | flags);
     if first.is_ok() || V::PSEUDO_HEADER == PLAIN {
@@ -76,7 +81,7 @@ fn add_pseudo_header<V: Header>(skb: Skb, offset: u32, delta: u32, flags: u64) -
     skb.add_to_checksum(offset, delta, PLAIN | flags)
 }
 
-/// Makes `packet`, of any kind but [`Kind::Other`], one of the tuple `to`, and remembers it so.
+/// Makes `packet`, of a kind that has ports, one of the tuple `to`, and remembers it so.
 /// After an error the packet may be half written and must be dropped.
 #[inline(always)]
 pub fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> Result<(), ()> {
@@ -103,7 +108,7 @@ pub fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> 
             };
             skb.store(packet.transport + 4, bytes_of(&identifier), 2)?;
         }
-        Kind::Other => return Err(()),
+        Kind::Error | Kind::Other => return Err(()),
     }
     packet.tuple = *to;
     Ok(())

@@ -300,6 +300,27 @@ pub const fn echo_reply(identifier: u16, sequence: u16) -> Icmp {
     Icmp { kinds: (0, 129), ..echo(identifier, sequence) }
 }
 
+/// An error that says that a packet was too long for a link of `mtu`.
+#[must_use]
+pub const fn too_big(family: Family, mtu: u16) -> Icmp {
+    let [a, b] = mtu.to_be_bytes();
+    let code = if matches!(family, Family::V4) { 4 } else { 0 };
+    Icmp { kinds: (3, 2), code, rest: [0, 0, a, b], bad_checksum: false }
+}
+
+/// An error that says that nobody listens on a port.
+#[must_use]
+pub const fn port_unreachable(family: Family) -> Icmp {
+    let code = if matches!(family, Family::V4) { 3 } else { 4 };
+    Icmp { kinds: (3, 1), code, rest: [0; 4], bad_checksum: false }
+}
+
+/// What an error quotes of a packet: `octets` of it, from its IP header on.
+#[must_use]
+pub fn quoting(packet: &Packet, octets: usize) -> Payload {
+    Payload(packet.bytes()[14..].iter().copied().take(octets).collect())
+}
+
 impl Icmp {
     /// With a checksum that is wrong.
     #[must_use]

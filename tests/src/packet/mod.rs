@@ -28,6 +28,7 @@ pub use layer::{arp_reply, arp_request, echo, echo_reply, eth, ip, ipv4, ipv6};
 pub use layer::{
     neighbour_advertisement, neighbour_solicitation, payload, router_message, tcp, udp,
 };
+pub use layer::{port_unreachable, quoting, too_big};
 pub use pcap::write_pcap;
 pub use show::lines;
 

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use client::{Dial, Talk};
-pub use ping::{Echo, ping};
+pub use ping::{Echo, ping, trace};
 pub use raw::send_frame;
 pub use server::Servers;
 

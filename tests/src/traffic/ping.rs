@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_ip_ttl, set_ipv6_unicast_hops, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, recvfrom,
+    send, sendto, socket_with,
 };
 
 use super::{timed_out, uninterrupted};
@@ -55,6 +56,63 @@ pub fn ping(
             }
         }
     })
+}
+
+/// Sends one echo request that may make `hops` hops, and waits for the error that says where they ended.
+pub fn trace(
+    from: &Namespace,
+    to: IpAddr,
+    identifier: u16,
+    hops: u8,
+    patience: Duration,
+) -> io::Result<IpAddr> {
+    from.enter(|| {
+        let socket = match to {
+            IpAddr::V4(_) => {
+                let socket = raw(AddressFamily::INET, ipproto::ICMP)?;
+                set_ip_ttl(&socket, hops.into())?;
+                socket
+            }
+            IpAddr::V6(_) => {
+                let socket = raw(AddressFamily::INET6, ipproto::ICMPV6)?;
+                set_ipv6_unicast_hops(&socket, Some(hops))?;
+                socket
+            }
+        };
+        let request = request(to, identifier, 1, 8);
+        sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to, 0))?;
+        let deadline = Instant::now() + patience;
+        let mut packet = vec![0; 65_536];
+        loop {
+            let left =
+                deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
+            let received =
+                uninterrupted(|| Ok(recvfrom(&socket, &mut packet[..], RecvFlags::empty())?));
+            let (length, _, who) = received.map_err(|error| timed_out(error, "time exceeded"))?;
+            let who = who.and_then(|who| SocketAddr::try_from(who).ok());
+            if let Some(who) = who
+                && quoted_identifier(to, &packet[..length]) == Some(identifier)
+            {
+                return Ok(who.ip());
+            }
+        }
+    })
+}
+
+fn raw(family: AddressFamily, protocol: rustix::net::Protocol) -> io::Result<OwnedFd> {
+    Ok(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?)
+}
+
+/// The identifier of the echo request that a "time exceeded" quotes.
+fn quoted_identifier(to: IpAddr, packet: &[u8]) -> Option<u16> {
+    let (message, kind, quoted_header) = match to {
+        IpAddr::V4(_) => (packet.get(usize::from(packet.first()? & 15) * 4..)?, 11, 20),
+        IpAddr::V6(_) => (packet, 3, 40),
+    };
+    let echo = message.get(8 + quoted_header..)?;
+    let identifier = u16::from_be_bytes([*echo.get(4)?, *echo.get(5)?]);
+    (*message.first()? == kind).then_some(identifier)
 }
 
 fn request(to: IpAddr, identifier: u16, sequence: u16, size: usize) -> Vec<u8> {
