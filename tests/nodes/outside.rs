@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, cluster_cidr};
 use netplug_tests::counters::Counters;
+use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::node::Node;
 use netplug_tests::rules::{self, Service};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use netplug_tests::traffic::{IMPATIENCE, PATIENCE, ping};
@@ -216,4 +218,44 @@ fn the_nodes_own_calls_to_a_service_are_answered(
         assert_eq!((answer.server.as_str(), answer.client_ip()), (OUTSIDE.name, NODE_1.ip(ip)));
     }
     assert_eq!(Counters::of(&scene.node).drops(), 0);
+}
+
+/// Two uplinks, of which one lies upon the other: what leaves by it passes both.
+#[rstest]
+fn an_uplink_may_lie_upon_another(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let node = Node::with(Learn.network());
+    node.outside().listen(PORT);
+    let (flag, own, via) = match ip {
+        V4 => ("-4", "192.0.2.9/24", OUTSIDE.v4.to_string()),
+        V6 => ("-6", "2001:db8:1::9/64", OUTSIDE.v6.to_string()),
+    };
+    let upper = node.namespace();
+    upper.run("ip link add upper link eth0 type macvlan mode bridge");
+    upper.run(&format!("ip {flag} address add {own} dev upper"));
+    upper.run("ip link set upper up");
+    upper.run(&format!("ip {flag} route add default via {via} dev upper metric 1"));
+    let client = node.add_pod("client");
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let answer = client.dial(to).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!(answer.server, OUTSIDE.name);
+    assert_eq!(Counters::of(&node).drops(), 0);
+}
+
+/// While the host drops a call's packets nothing comes of them; when it lets them through, answers go as they are.
+#[rstest]
+fn a_call_that_was_dropped_for_long_is_answered_as_the_pod(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    let node = scene.node.namespace();
+    rules::forbid(node, OUTSIDE.ip(ip), scene.web.ip(ip));
+    let dial = scene.node.outside().dial(scene.web.at(ip, PORT));
+    let mut talk = dial.patience(std::time::Duration::from_millis(20)).open(Udp).unwrap();
+    for _ in 0..12 {
+        talk.ask("may I?").unwrap_err();
+    }
+    rules::allow(node, OUTSIDE.ip(ip), scene.web.ip(ip));
+    // A socket that is connected hears only whom it called.
+    eventually(SOON, || talk.ask("now?"));
 }

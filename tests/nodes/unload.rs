@@ -1,5 +1,6 @@
 //! What `netplug unload` refuses, takes away and puts back.
 
+use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::counters::endpoints;
 use netplug_tests::ledger::Inventory;
@@ -152,4 +153,21 @@ fn unloading_leaves_anothers_bridge_as_it_was() {
     assert_eq!(addresses, "");
     let disabled = node.namespace().sysctl("net/ipv6/conf/cbr0/disable_ipv6");
     assert_eq!(disabled.as_deref(), Some("1"));
+}
+
+/// Without all pins nobody can tell that pods are served.
+#[test]
+fn unloading_what_is_torn_is_refused() {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    node.namespace().run(&format!("rm /sys/fs/bpf/netplug/v{LAYOUT}/COUNTERS"));
+    let output = node.try_netplug("unload");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("lost") && said.contains("--force"), "{said}");
+    // Whole again with the next pod.
+    let other = node.add_pod("other");
+    assert_eq!(node.try_netplug("unload").status.code(), Some(1));
+    node.check(&other).unwrap();
+    node.check(&web).unwrap();
 }

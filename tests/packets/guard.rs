@@ -146,4 +146,8 @@ fn a_pod_is_no_dhcp_server() {
     };
     datapath.drops(&fragmented(547), Counter::DhcpServer);
     datapath.enters(&fragmented(5353), NEXT, &fragmented(5353));
+    // The fragment header's first octet says what is behind it: here more headers.
+    let mut hidden = fragmented(547).bytes();
+    hidden[54] = 60;
+    assert_eq!(datapath.run_bytes("from_pod", HERE, &hidden).0, SHOT);
 }

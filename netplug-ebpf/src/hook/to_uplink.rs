@@ -18,6 +18,10 @@ use crate::verdict::{Outcome, Verdict};
 /// its own.
 #[inline(always)]
 pub fn run<V: Apart>(skb: Skb) -> Outcome {
+    if skb.is_tagged() {
+        // Another uplink's, a VLAN upon this one, which has seen to it.
+        return Ok(Verdict::Next);
+    }
     if skb.received_by() != 0 {
         return forwarded::<V>(skb);
     }

@@ -25,19 +25,30 @@ pub fn may_follow(header: u8) -> bool {
     matches!(header, 0 | 43 | 51 | 60)
 }
 
-/// The source port of a UDP datagram whose first fragment `packet` is, behind a fragment header (RFC 8200 §4.5).
+/// What lies behind a fragment header (RFC 8200 §4.5).
+pub struct Fragment {
+    /// The kind of the header behind it, in the first fragment.
+    pub next: u8,
+    /// The source port, where that is UDP's and this the first fragment.
+    pub udp_source: Option<u16>,
+}
+
+/// Reads the fragment header of a packet that has one right behind its IPv6 header.
 #[inline(always)]
-pub fn fragmented_udp_source(skb: Skb, packet: &Packet<V6>) -> Option<u16> {
+pub fn fragment(skb: Skb, packet: &Packet<V6>) -> Option<Fragment> {
     const FRAGMENT: u8 = 44;
     const OFFSET: u16 = !7;
     if packet.tuple.protocol != FRAGMENT {
         return None;
     }
     let [next, _, high, low] = skb.load::<u32>(packet.transport)?.to_ne_bytes();
-    if next != UDP || u16::from_be_bytes([high, low]) & OFFSET != 0 {
-        return None;
-    }
-    skb.load::<u16>(packet.transport + 8).map(u16::from_be)
+    let is_first = u16::from_be_bytes([high, low]) & OFFSET == 0;
+    let udp_source = if next == UDP && is_first {
+        skb.load::<u16>(packet.transport + 8).map(u16::from_be)
+    } else {
+        None
+    };
+    Some(Fragment { next, udp_source })
 }
 
 /// Whether a packet is one of discovery's.

@@ -122,11 +122,16 @@ impl Rules for V6 {
     #[inline(always)]
     fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
-            if neighbour::fragmented_udp_source(skb, packet) == Some(Self::DHCP_SERVER) {
-                return Err(Counter::DhcpServer);
+            let is_to_link = packet.tuple.destination.is_link_local();
+            if let Some(fragment) = neighbour::fragment(skb, packet) {
+                if fragment.udp_source == Some(Self::DHCP_SERVER) {
+                    return Err(Counter::DhcpServer);
+                }
+                let is_hidden = is_to_link && neighbour::may_follow(fragment.next);
+                return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
             }
             let is_hidden = neighbour::may_follow(packet.tuple.protocol)
-                && (packet.hops == neighbour::HOPS || packet.tuple.destination.is_link_local());
+                && (packet.hops == neighbour::HOPS || is_to_link);
             return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
         }
         match packet.icmp_type {

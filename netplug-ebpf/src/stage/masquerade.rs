@@ -14,7 +14,7 @@
 //! has got the very tuple of a masqueraded one: the pod would get its answers.
 
 use netplug_common::counter::Counter;
-use netplug_common::decide::opening::is_first;
+use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, MASQUERADE};
 use netplug_common::tuple::{Port, TCP, Tuple};
@@ -42,7 +42,8 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     }
     if is_ours(packet, config) {
         let is_held = mapping::reserve(packet, &Clock::new(config));
-        return if is_held { Ok(()) } else { Err(Counter::TupleInUse) };
+        // By another uplink's address it may be a pod's packet that we have masqueraded there: that one lies upon this.
+        return if is_held || *source != address { Ok(()) } else { Err(Counter::TupleInUse) };
     }
     if maps::endpoint::<V>(source).is_none()
         || !destination.is_for_one_host()
@@ -93,7 +94,12 @@ pub fn own<V: Header>(skb: Skb) {
     let Some(packet) = packet else { return };
     let is_told = match packet.kind {
         Kind::Echo => packet.icmp_type != V::ECHO_REQUEST,
-        _ => skb.sender_port().is_none_or(|port| port == packet.tuple.source_port.get()),
+        // Resets, and what answers for sockets that are gone, come from a raw socket, whose port is its protocol.
+        _ => skb.sender_port().is_none_or(|port| {
+            port == packet.tuple.source_port.get()
+                || port == u16::from(packet.tuple.protocol)
+                || packet.tcp_flags & RST != 0
+        }),
     };
     if !is_told && config.flags & MASQUERADE != 0 && is_ours(&packet, config) {
         mapping::take_for_host(&packet, &Clock::new(config));

@@ -23,16 +23,18 @@ use crate::skb::Skb;
 /// Notes a packet that `entered` as such and is handed to the host as `packet`, and makes it carry its hash.
 #[inline(always)]
 pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, config: &Config) {
-    let is_noted =
-        can_be_learned(packet, config) && try_to_note(skb, entered, packet, config).is_some();
+    let is_noted = can_be_learned(packet, config)
+        && try_to_note(skb, entered, packet, config, false).is_some();
     report::count(skb, if is_noted { Counter::Visit } else { Counter::Aside });
 }
 
-/// Notes a call from outside to a pod's own address, which nothing of ours has translated.
+/// Notes a call from outside to a pod's own address, which nothing of ours has translated: each of its packets, since the
+/// host may let the next one through.
 #[inline(always)]
 pub fn remember_call<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
     let can_be_learned = can_be_learned(packet, config);
-    let is_noted = packet.has_ports() && try_to_note(skb, &packet.tuple, packet, config).is_some();
+    let is_noted =
+        packet.has_ports() && try_to_note(skb, &packet.tuple, packet, config, true).is_some();
     let is_visit = is_noted && can_be_learned;
     report::count(skb, if is_visit { Counter::Visit } else { Counter::Aside });
 }
@@ -52,6 +54,7 @@ fn try_to_note<V: Header>(
     entered: &Tuple<V>,
     packet: &Packet<V>,
     config: &Config,
+    is_call: bool,
 ) -> Option<()> {
     let hash = hash::of(&packet.tuple, config.hash_key);
     // SAFETY: takes nothing.
@@ -70,8 +73,8 @@ fn try_to_note<V: Header>(
             // SAFETY: as in `is_same_flow`; readers check the seal, so a write that they see half of is not believed.
             unsafe {
                 match note((*last).noted_at, (*last).tries, now, config.revisit_jiffies) {
-                    Note::No => return None,
-                    Note::Anew => {}
+                    Note::No if !is_call => return None,
+                    Note::No | Note::Anew => {}
                     Note::Again => {
                         visit.noted_at = (*last).noted_at;
                         visit.tries = (*last).tries + 1;

@@ -1,6 +1,6 @@
 //! `netplug unload`: leave the node as it was.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::json as object;
 
 use super::interface;
@@ -13,6 +13,11 @@ pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
     let lock = Lock::exclusive()?;
     let endpoints = match Datapath::open() {
         Ok(Some(datapath)) => datapath.endpoints()?,
+        Ok(None) if !force && is_torn()? => bail!(
+            "some pins below {} are lost, so that nobody can tell which pods are served; an ADD, or `netplug load`, makes \
+             them anew, `netplug unload --force` removes the rest",
+            datapath::directory().display()
+        ),
         Ok(None) => Vec::new(),
         // Whatever is pinned there, it is to go.
         Err(datapath::Error::Layout { .. }) if force => Vec::new(),
@@ -54,4 +59,13 @@ fn forget(netlink: &Netlink, endpoint: &Endpoint) -> anyhow::Result<()> {
         neighbour::remove_from_bridge(netlink, endpoint.ifindex, endpoint.pod_mac)?;
     }
     Ok(())
+}
+
+/// Whether anything is pinned, where not all is.
+fn is_torn() -> anyhow::Result<bool> {
+    match std::fs::read_dir(datapath::directory()) {
+        Ok(mut pins) => Ok(pins.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("cannot list the pins"),
+    }
 }

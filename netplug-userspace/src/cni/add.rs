@@ -135,7 +135,7 @@ fn alone<'a>(
         uplinks,
         bridge: Some(&bridge.name),
     };
-    let datapath = settings::prepare_node(config, network)?;
+    let datapath = settings::prepare_node(&netlink, config, network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {
         ifindex: host_end.index,

@@ -47,9 +47,9 @@ impl Found {
 
 pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<Value, Error> {
     let netlink = Netlink::open()?;
-    let found = find(&netlink, request, previous)?;
+    let mut found = find(&netlink, request, previous)?;
     let mut rollback = Rollback::default();
-    match join(&netlink, request, config, &found, &mut rollback) {
+    match join(&netlink, request, config, &mut found, &mut rollback) {
         Ok(()) => {
             rollback.commit();
             Ok(previous.clone())
@@ -62,12 +62,12 @@ fn join(
     netlink: &Netlink,
     request: &Request,
     config: &Config,
-    found: &Found,
+    found: &mut Found,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
     let uplinks = settings::uplinks(netlink, config)?;
-    if let Some(bridge) = &found.bridge {
-        bridge::fix_mac(netlink, bridge)?;
+    if let Some(bridge) = &mut found.bridge {
+        *bridge = bridge::fix_mac(netlink, bridge)?;
         neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
         let (port, mac) = (found.host_end.index, found.pod_mac);
         rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
@@ -84,7 +84,7 @@ fn join(
         uplinks,
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
-    let datapath = settings::prepare_node(config, network)?;
+    let datapath = settings::prepare_node(netlink, config, network)?;
     let endpoint = found.endpoint(request, config);
     datapath.register(&endpoint)?;
     let owner = endpoint.owner;

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use super::config::{self, Config, Masquerade};
-use crate::datapath::{Attach, Datapath, Settings, Steering, Uplink, Uplinks};
+use crate::datapath::{Attach, Datapath, Settings, Steering, Uplink};
 use crate::node::state::State;
 use crate::node::{self, Netlink, state, sysctl, uplink};
 
@@ -21,7 +21,7 @@ pub(super) fn attach(config: &Config) -> Attach {
 }
 
 /// The uplinks that the configuration names, or those of default routes.
-pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Uplinks, Error> {
+pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Vec<Uplink>, Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
         eprintln!(
@@ -35,9 +35,24 @@ pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Uplinks, Err
     }
     let uplink =
         |found: uplink::Uplink| Uplink { ifindex: found.link.index, addresses: found.addresses };
-    let uplinks = found.into_iter().map(uplink).collect();
-    // Default routes come and go.
-    Ok(if config.uplinks.is_some() { Uplinks::Just(uplinks) } else { Uplinks::Also(uplinks) })
+    Ok(found.into_iter().map(uplink).collect())
+}
+
+/// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
+/// and go.
+fn with_known(
+    netlink: &Netlink,
+    datapath: &Datapath,
+    mut uplinks: Vec<Uplink>,
+) -> Result<Vec<Uplink>, Error> {
+    for (ifindex, _) in datapath.uplinks()? {
+        let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
+        if is_new && netlink.link_of_index(ifindex)?.is_some() {
+            let addresses = netlink.addresses(ifindex)?.iter().map(IpNetwork::ip).collect();
+            uplinks.push(Uplink { ifindex, addresses });
+        }
+    }
+    Ok(uplinks)
 }
 
 /// What a network's configuration means for the node.
@@ -46,14 +61,18 @@ pub(super) struct Network<'a> {
     /// Where its pods are; never masqueraded to.
     pub(super) pods: &'a [IpNetwork],
     /// As [`uplinks`] found them.
-    pub(super) uplinks: Uplinks,
+    pub(super) uplinks: Vec<Uplink>,
     /// The device that packets are routed back out of.
     pub(super) bridge: Option<&'a str>,
 }
 
 /// Loads the datapath where that is due, sets the node's sysctls, and tells the datapath its settings. Nobody unloads for as
 /// long as what is returned is kept.
-pub(super) fn prepare_node(config: &Config, network: Network<'_>) -> Result<Datapath, Error> {
+pub(super) fn prepare_node(
+    netlink: &Netlink,
+    config: &Config,
+    network: Network<'_>,
+) -> Result<Datapath, Error> {
     let revisit = config.revisit()?;
     let mut exempt = match config.masquerade()? {
         Masquerade::Off => Vec::new(),
@@ -79,7 +98,10 @@ pub(super) fn prepare_node(config: &Config, network: Network<'_>) -> Result<Data
             },
             masquerade: !matches!(config.masquerade()?, Masquerade::Off),
             non_masquerade: state.exempt(network.name, &exempt)?,
-            uplinks: network.uplinks,
+            uplinks: match config.uplinks {
+                Some(_) => network.uplinks,
+                None => with_known(netlink, &datapath, network.uplinks)?,
+            },
             revisit,
             attach: attach(config),
             learns_tcp: let_tcp_be_learned(state)?,

@@ -167,7 +167,7 @@ pub struct Settings {
     /// Destinations that are never masqueraded, of all networks of the node. Includes where their pods are.
     pub non_masquerade: Vec<IpNetwork>,
     /// Interfaces by which packets leave the node.
-    pub uplinks: Uplinks,
+    pub uplinks: Vec<Uplink>,
     /// Age at which a cached flow asks the host again.
     pub revisit: Duration,
     /// How programs are attached.
@@ -178,15 +178,6 @@ pub struct Settings {
     /// The host's ephemeral ports (`net.ipv4.ip_local_port_range`, inclusive), which masquerade never takes from; `None`:
     /// as they were.
     pub local_ports: Option<(u16, u16)>,
-}
-
-/// Which interfaces are uplinks.
-#[derive(Debug, Clone)]
-pub enum Uplinks {
-    /// These and no others.
-    Just(Vec<Uplink>),
-    /// These, and those that are known already, as far as they are still there.
-    Also(Vec<Uplink>),
 }
 
 /// An uplink as it was found on the node, with the addresses to masquerade as.

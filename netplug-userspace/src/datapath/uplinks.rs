@@ -6,10 +6,10 @@ use netplug_common::ip::{Ipv4, Ipv6};
 use netplug_common::maps::config::FAST_ADDRESSES;
 use netplug_common::maps::uplink::UplinkEntry;
 
-use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach, interface_name};
+use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach};
 use super::maps::{entries, remove};
 use super::pin::Lock;
-use super::{Attach, Datapath, Error, Uplink, Uplinks, clsact};
+use super::{Attach, Datapath, Error, Uplink, clsact};
 
 const UNSPECIFIED4: Ipv4 = Ipv4 { octets: [0; 4] };
 const UNSPECIFIED6: Ipv6 = Ipv6 { octets: [0; 16] };
@@ -19,19 +19,13 @@ impl Datapath {
     pub(super) fn write_uplinks(
         &self,
         lock: &Lock,
-        uplinks: &Uplinks,
+        uplinks: &[Uplink],
         how: Attach,
     ) -> Result<(), Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
-        let (wanted, others_stay) = match uplinks {
-            Uplinks::Just(uplinks) => (uplinks, false),
-            Uplinks::Also(uplinks) => (uplinks, true),
-        };
         for (ifindex, _) in &known {
-            let stays = wanted.iter().any(|uplink| uplink.ifindex == *ifindex)
-                || (others_stay && interface_name(*ifindex).is_ok());
-            if !stays {
+            if !uplinks.iter().any(|uplink| uplink.ifindex == *ifindex) {
                 for program in UPLINK_PROGRAMS {
                     detach(*ifindex, program)?;
                 }
@@ -39,7 +33,7 @@ impl Datapath {
                 remove(&mut map, ifindex, "UPLINKS")?;
             }
         }
-        for uplink in wanted {
+        for uplink in uplinks {
             let entry = entry_of(uplink);
             if !known.contains(&(uplink.ifindex, entry)) {
                 map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
