@@ -1,0 +1,87 @@
+//! Identities: connections that came in from outside to a pod's own address, whose answers go as they are. Two halves, as a
+//! translation has.
+
+use aya_ebpf::bindings::BPF_ANY;
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::maps::nat::IDENTITY;
+use netplug_common::tuple::{Port, Tuple};
+
+use super::{Clock, half, touch};
+use crate::maps::Mappings;
+use crate::packet::{Header, Packet};
+
+/// Whether a packet answers one that came in to the pod's own address.
+#[inline(always)]
+pub(super) fn is_answer<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
+    let Some(half) = V::nat_in().get_ptr(packet.tuple.reversed()) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe { (*half).kind == IDENTITY && !has_expired((*half).expires_at, clock.low()) }
+}
+
+/// Notes that `packet`, which the host hands to a pod, came in from outside to the pod's own address: answers are not
+/// translated. Out of line.
+#[inline(never)]
+pub fn write_identity<V: Header>(packet: &Packet<V>, clock: &Clock) {
+    let tuple = &packet.tuple;
+    let answer = tuple.reversed();
+    // A flow that is masqueraded stays so.
+    if keep_identity(
+        V::nat_out(),
+        &answer,
+        &tuple.destination,
+        tuple.destination_port,
+        packet,
+        clock,
+    ) {
+        keep_identity(
+            V::nat_in(),
+            tuple,
+            &tuple.destination,
+            tuple.destination_port,
+            packet,
+            clock,
+        );
+    }
+}
+
+/// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`. `false`: there is
+/// a translation, and it has not ended.
+#[inline(always)]
+fn keep_identity<V: Header>(
+    table: &Mappings<V>,
+    key: &Tuple<V>,
+    address: &V::Address,
+    port: Port,
+    packet: &Packet<V>,
+    clock: &Clock,
+) -> bool {
+    if let Some(known) = table.get_ptr_mut(key) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
+        let has_ended = has_expired(expires_at, clock.low());
+        if kind == IDENTITY && !has_ended {
+            touch(known, packet, clock);
+            return true;
+        }
+        if !has_ended {
+            return false;
+        }
+    }
+    // A full map costs the answers a masquerade, as it would with the kernel's.
+    let _ = table.insert(key, &half(packet, clock, IDENTITY, *address, port), u64::from(BPF_ANY));
+    true
+}
+
+/// Writes NAT_OUT's half of an identity, as a pod's answer finds it missing. Out of line.
+#[inline(never)]
+pub(super) fn write_identity_out<V: Header>(packet: &Packet<V>, clock: &Clock) {
+    let Tuple { source, source_port, .. } = packet.tuple;
+    keep_identity(V::nat_out(), &packet.tuple, &source, source_port, packet, clock);
+}
+
+/// Keeps NAT_IN's half of an identity alive from the pod's side. Out of line.
+#[inline(never)]
+pub(super) fn write_identity_in<V: Header>(packet: &Packet<V>, clock: &Clock) {
+    let Tuple { source, source_port, .. } = packet.tuple;
+    keep_identity(V::nat_in(), &packet.tuple.reversed(), &source, source_port, packet, clock);
+}

@@ -1,0 +1,74 @@
+//! Whose a packet from outside is.
+
+use aya_ebpf::bindings::BPF_ANY;
+use netplug_common::counter::Counter;
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::maps::nat::{HOST, IDENTITY, TRANSLATED};
+use netplug_common::tuple::Tuple;
+
+use super::{Clock, half, touch};
+use crate::packet::{Header, Packet};
+use crate::skb::Skb;
+use crate::{maps, report};
+
+/// What is known of a packet from outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// It goes as it is.
+    Identity,
+    /// It is an answer, and to be translated.
+    Translation,
+}
+
+/// Looks a packet from outside up; `to` becomes what it is to be translated to. Writes NAT_OUT again where it is
+/// missing.
+#[inline(always)]
+pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut Tuple<V>) -> Found {
+    let Some(known) = V::nat_in().get_ptr_mut(&packet.tuple) else { return Found::Nothing };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let mapping = unsafe { *known };
+    // LRU elements change hands at once, also under a reader's: it was this tuple's all the while only if it still is.
+    let is_still = V::nat_in().get_ptr_mut(&packet.tuple) == Some(known);
+    if !is_still || has_expired(mapping.expires_at, clock.low()) {
+        return Found::Nothing;
+    }
+    if mapping.kind == HOST {
+        touch(known, packet, clock);
+        return Found::Identity;
+    }
+    // A pod that is being deleted is no reason to write what DEL removes.
+    if maps::endpoint::<V>(&mapping.address).is_none() {
+        return Found::Nothing;
+    }
+    touch(known, packet, clock);
+    if mapping.kind == IDENTITY {
+        write_out(&packet.tuple.reversed(), packet, clock, IDENTITY);
+        return Found::Identity;
+    }
+    to.destination = mapping.address;
+    to.destination_port = mapping.port;
+    if write_out(&to.reversed(), packet, clock, TRANSLATED) {
+        report::count(skb, Counter::Healed);
+    }
+    Found::Translation
+}
+
+/// Puts off the end of the half in NAT_OUT of what the pod sends as `sent`, where `packet` is an answer to it that has not
+/// been translated back; writes it where it is missing, and then returns `true`. What NAT_IN says of the flow counts.
+#[inline(always)]
+fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind: u8) -> bool {
+    if let Some(known) = V::nat_out().get_ptr_mut(sent)
+        // SAFETY: the verifier knows the pointer to be a value's.
+        && unsafe { (*known).kind } == kind
+    {
+        touch(known, packet, clock);
+        return false;
+    }
+    let Tuple { destination, destination_port, .. } = packet.tuple;
+    let out = half(packet, clock, kind, destination, destination_port);
+    // Full: the next packet tries again.
+    V::nat_out().insert(sent, &out, u64::from(BPF_ANY)).is_ok()
+}

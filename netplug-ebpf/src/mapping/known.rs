@@ -1,0 +1,45 @@
+//! What is known of a flow, for errors that quote it: nothing is put off, healed or claimed.
+
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
+use netplug_common::tuple::{Port, Tuple};
+
+use super::Clock;
+use crate::maps;
+use crate::packet::Header;
+
+/// To whom, and to which port, answers of the tuple `answers` go; `None` where no pod's.
+#[inline(always)]
+pub fn translation_in<V: Header>(answers: &Tuple<V>, clock: &Clock) -> Option<(V::Address, Port)> {
+    let half = V::nat_in().get_ptr(answers)?;
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let Mapping { kind, expires_at, address, port, .. } = unsafe { *half };
+    let is_pods = kind == TRANSLATED
+        && !has_expired(expires_at, clock.low())
+        && maps::endpoint::<V>(&address).is_some();
+    is_pods.then_some((address, port))
+}
+
+/// How a pod's flow leaves.
+pub enum Out<V: Header> {
+    /// By that address and port.
+    As(V::Address, Port),
+    /// As it is.
+    AsItIs,
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// How the flow in which a pod sends `sent` leaves.
+#[inline(always)]
+pub fn translation_out<V: Header>(sent: &Tuple<V>, clock: &Clock) -> Out<V> {
+    let Some(half) = V::nat_out().get_ptr(sent) else { return Out::Unknown };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let Mapping { kind, expires_at, address, port, .. } = unsafe { *half };
+    match kind {
+        _ if has_expired(expires_at, clock.low()) => Out::Unknown,
+        TRANSLATED => Out::As(address, port),
+        IDENTITY => Out::AsItIs,
+        _ => Out::Unknown,
+    }
+}

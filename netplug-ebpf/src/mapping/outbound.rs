@@ -1,0 +1,90 @@
+//! What a packet leaves by: the port that its flow has, or one that is found for it.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use netplug_common::counter::Counter;
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
+use netplug_common::tuple::Port;
+
+use super::identity::{is_answer, write_identity_in, write_identity_out};
+use super::{Clock, answers_to, half, is_half_of, keep, touch};
+use crate::apart::Apart;
+use crate::packet::{Header, Packet};
+use crate::report;
+use crate::skb::Skb;
+
+/// Answer of [`source_for`]: the packet leaves as it is.
+pub const AS_IT_IS: u32 = 0;
+/// Answer of [`source_for`]: no port is left.
+pub const NONE_LEFT: u32 = 1 << 16;
+
+/// The source port, in host order, that a packet leaving as `address` gets; or [`AS_IT_IS`], [`NONE_LEFT`].
+#[inline(always)]
+pub fn source_for<V: Apart>(
+    skb: Skb,
+    packet: &Packet<V>,
+    clock: &Clock,
+    address: &V::Address,
+) -> u32 {
+    if let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let mapping = unsafe { *known };
+        if mapping.kind == IDENTITY && !has_expired(mapping.expires_at, clock.low()) {
+            touch(known, packet, clock);
+            write_identity_in(packet, clock);
+            return AS_IT_IS;
+        }
+        if mapping.kind == TRANSLATED
+            && mapping.address == *address
+            && holds(skb, packet, clock, &mapping)
+        {
+            touch(known, packet, clock);
+            return u32::from(mapping.port.get());
+        }
+    } else if is_answer(packet, clock) {
+        write_identity_out(packet, clock);
+        report::count(skb, Counter::Healed);
+        return AS_IT_IS;
+    }
+    let port = V::find_port(skb, packet, address);
+    if port == 0 {
+        return NONE_LEFT;
+    }
+    write_translation_out(packet, clock, address, port);
+    port
+}
+
+/// Out of line.
+#[inline(never)]
+fn write_translation_out<V: Header>(
+    packet: &Packet<V>,
+    clock: &Clock,
+    address: &V::Address,
+    port: u32,
+) {
+    let mapping = half(packet, clock, TRANSLATED, *address, Port::new(port as u16));
+    // Full, or taken away at once by another CPU: the next packet finds NAT_IN and writes it again.
+    let _ = V::nat_out().insert(&packet.tuple, &mapping, u64::from(BPF_ANY));
+}
+
+/// Whether NAT_IN agrees with NAT_OUT's `mapping` of `packet`; written again where it is missing. Out of line.
+#[inline(never)]
+fn holds<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>) -> bool {
+    let answers = answers_to(&packet.tuple, mapping);
+    match V::nat_in().get_ptr_mut(&answers) {
+        Some(other) => {
+            // SAFETY: the verifier knows the pointer to be a value's.
+            let is_ours = unsafe { is_half_of(&*other, &packet.tuple) };
+            if is_ours && keep(skb, other, &answers, clock) {
+                touch(other, packet, clock);
+                return true;
+            }
+            false
+        }
+        None => {
+            let other =
+                half(packet, clock, TRANSLATED, packet.tuple.source, packet.tuple.source_port);
+            V::nat_in().insert(&answers, &other, u64::from(BPF_NOEXIST)).is_ok()
+        }
+    }
+}
