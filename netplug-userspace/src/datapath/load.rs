@@ -66,13 +66,7 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
         .override_global("AYA_LOG_LEVEL", &level_number, false)
         .override_global("PEER_KEEPS_TYPE", &keeps_type, true);
     let mut object = loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))?;
-    for name in PROGRAMS {
-        let loaded =
-            program(&mut object, name).and_then(|program| program.load()).map_err(|source| {
-                Error::Program { verb: "load", program: name, source: Box::new(source) }
-            });
-        loaded?;
-    }
+    verify(&mut object)?;
     let datapath = Datapath { maps: maps::Maps, _lock: None };
     datapath.write_first_config()?;
     // From here until all hang where they should, no build's programs are loaded whole.
@@ -102,6 +96,26 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
         source,
     })?;
     Ok((level != LogLevel::Off).then_some(object))
+}
+
+/// Hands the programs to the kernel, all at once: its verifier works for each caller by itself, and takes most of a load.
+fn verify(object: &mut Ebpf) -> Result<(), Error> {
+    let fail =
+        |program| move |source| Error::Program { verb: "load", program, source: Box::new(source) };
+    std::thread::scope(|scope| {
+        let mut verifying = Vec::new();
+        for (found, program) in object.programs_mut() {
+            let Some(name) = PROGRAMS.iter().find(|name| **name == found) else { continue };
+            verifying.push(scope.spawn(move || {
+                <&mut SchedClassifier>::try_from(program)
+                    .and_then(SchedClassifier::load)
+                    .map_err(fail(*name))
+            }));
+        }
+        verifying.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 fn program<'a>(
