@@ -228,19 +228,28 @@ fn an_uplink_may_lie_upon_another(
 ) {
     let node = Node::with(Learn.network());
     node.outside().listen(PORT);
-    let (flag, own, via) = match ip {
-        V4 => ("-4", "192.0.2.9/24", OUTSIDE.v4.to_string()),
-        V6 => ("-6", "2001:db8:1::9/64", OUTSIDE.v6.to_string()),
+    let (flag, own): (_, std::net::IpAddr) = match ip {
+        V4 => ("-4", [192, 0, 2, 9].into()),
+        V6 => ("-6", [0x2001, 0xdb8, 1, 0, 0, 0, 0, 9].into()),
     };
-    let upper = node.namespace();
-    upper.run("ip link add upper link eth0 type macvlan mode bridge");
-    upper.run(&format!("ip {flag} address add {own} dev upper"));
-    upper.run("ip link set upper up");
-    upper.run(&format!("ip {flag} route add default via {via} dev upper metric 1"));
+    let (upper, via) = (node.namespace(), OUTSIDE.ip(ip));
+    upper.feed(
+        "ip -batch -",
+        &format!(
+            "link add upper link eth0 type macvlan mode bridge\n\
+             address add {own}/24 dev upper nodad\n\
+             link set upper up\n"
+        ),
+    );
+    upper.run(&format!("ip {flag} route del default"));
+    upper.run(&format!("ip {flag} route add default via {via} dev eth0 metric 2000"));
+    upper.run(&format!("ip {flag} route add default via {via} dev upper metric 10"));
+    // Both are on the link of the outside host.
+    upper.run(&format!("ip {flag} route add {via} dev upper metric 1"));
     let client = node.add_pod("client");
     let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
     let answer = client.dial(to).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
-    assert_eq!(answer.server, OUTSIDE.name);
+    assert_eq!((answer.server.as_str(), answer.client_ip()), (OUTSIDE.name, own));
     assert_eq!(Counters::of(&node).drops(), 0);
 }
 
