@@ -48,6 +48,10 @@ counters! {
     Unmasqueraded = 6, Way, "unmasqueraded", "Got its pod's address back on its way into the host.";
     Healed = 7, Way, "healed", "Found one half of its mapping missing and wrote it again from the other.";
     Left = 8, Way, "left", "Left the host by an endpoint or uplink after it had entered by one, as `visit` or `aside`.";
+    FragmentKept = 9, Way, "fragment_kept", "A later fragment came before the first of its datagram, by which alone its flow is known: kept until that comes.";
+    FragmentReleased = 10, Way, "fragment_released", "A kept fragment went on after the first of its datagram.";
+    GaveWay = 11, Way, "gave_way", "A mapping that had ended, or carried no data, was removed because its map was full (mappings, not packets).";
+    HostPort = 12, Way, "host_port", "Called a HostPort and was addressed to its pod, or answers such a call (packets on the short way are counted as hits).";
     SourceAddress = 16, Drop, "source_address", "A pod sent from an address that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
     SourceMac = 17, Drop, "source_mac", "A pod sent from a MAC that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
     ArpClaim = 18, Drop, "arp_claim", "A pod claimed by ARP an address that is not its own, or spoke ARP of another kind than IPv4 over Ethernet.";
@@ -56,12 +60,15 @@ counters! {
     DhcpServer = 21, Drop, "dhcp_server", "A pod answered as a DHCP server.";
     NeighbourRedirect = 22, Drop, "neighbour_redirect", "The host's own ND redirect towards a pod, which would send the pod past the service proxy.";
     PortsExhausted = 23, Drop, "ports_exhausted", "Masquerade found no free port towards this destination; see `netplug nat`.";
-    NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is a fragment, of a protocol that is not translated, or an ICMP error about none of the pod's flows.";
+    NotTranslatable = 24, Drop, "not_translatable", "Should have been masqueraded but is of a protocol that is not translated, or an ICMP error about none of the pod's flows.";
     RewriteFailed = 25, Drop, "rewrite_failed", "The kernel refused a rewrite half way; the packet was not let out half translated.";
     TupleInUse = 26, Drop, "tuple_in_use", "The host gave a connection the very tuple of one that it does not know: a live direct one (steering `direct`), or a masqueraded one. It fails; the client's next gets another port.";
     NoMapping = 27, Drop, "no_mapping", "Looked like a TCP answer to a masqueraded flow whose mapping was lost, too soon after the last search for lost mappings to search again; the sender repeats it.";
     HiddenDiscovery = 28, Drop, "hidden_discovery", "A pod sent behind IPv6 extension headers what may be neighbour discovery (255 hops) or an answer as a DHCP server (to a link-local address).";
     PriorityTag = 29, Drop, "priority_tag", "A pod sent a frame with a priority tag (VLAN 0) or two tags, which hosts take off to find what was not guarded.";
+    FirstMissing = 30, Drop, "first_missing", "A later fragment whose datagram's first never came, or that was too long to be kept for it.";
+    MappingsFull = 31, Drop, "mappings_full", "Masquerade has no room for one more flow: all its mappings carry data; see `netplug nat`.";
+    SctpFragment = 32, Drop, "sctp_fragment", "An SCTP packet in fragments whose port would have to change: its checksum covers what is not there.";
 }
 
 /// Entries of the COUNTERS map; room for growth within a layout.

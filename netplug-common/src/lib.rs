@@ -20,6 +20,7 @@
 
 pub mod checksum;
 pub mod counter;
+pub mod crc32c;
 pub mod decide;
 pub mod hash;
 pub mod ip;

@@ -8,6 +8,8 @@ use crate::ip::{Address, IpVersion, V4, V6};
 pub const TCP: u8 = 6;
 /// Protocol number of UDP (RFC 768).
 pub const UDP: u8 = 17;
+/// Protocol number of SCTP (RFC 9260).
+pub const SCTP: u8 = 132;
 
 /// A transport port or an ICMP echo identifier, network order.
 #[repr(C, align(2))]
@@ -46,7 +48,7 @@ pub struct Tuple<V: IpVersion> {
     pub source_port: Port,
     /// The other's port.
     pub destination_port: Port,
-    /// IANA protocol number: [`TCP`], [`UDP`] or the family's ICMP.
+    /// IANA protocol number: [`TCP`], [`UDP`], [`SCTP`] or the family's ICMP.
     pub protocol: u8,
     /// Always zero: keys are compared byte by byte.
     pub _pad: [u8; 3],

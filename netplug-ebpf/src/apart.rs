@@ -7,10 +7,11 @@
 use aya_ebpf::bindings::__sk_buff;
 use netplug_common::counter::Counter;
 use netplug_common::ip::{IpVersion, V4, V6};
+use netplug_common::tuple::Tuple;
 
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
-use crate::stage::{errors, learn, masquerade};
+use crate::stage::{errors, host_port, learn, masquerade};
 use crate::{mapping, maps};
 
 /// The stages that are taken apart.
@@ -27,11 +28,32 @@ pub trait Apart: Header {
     fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::arrived`].
     fn note_arrival(skb: Skb, packet: &Packet<Self>);
+    /// [`host_port::inbound`].
+    fn address_call(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`host_port::outbound`].
+    fn readdress_answer(skb: Skb, packet: &mut Packet<Self>) -> Result<bool, Counter>;
+    /// [`masquerade::later_of_pods`].
+    fn follow(skb: Skb, packet: &mut Packet<Self>, is_inward: bool) -> Result<(), Counter>;
+    /// [`masquerade::first_fragment`].
+    fn note_fragment(
+        skb: Skb,
+        packet: &Packet<Self>,
+        entered: &Tuple<Self>,
+        is_inward: bool,
+    ) -> Result<(), Counter>;
+    /// [`masquerade::later_outbound`].
+    fn follow_outbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`masquerade::later_inbound`].
+    fn follow_inbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`mapping::sweep`].
+    fn sweep() -> bool;
     /// [`mapping::find`].
     fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32;
 }
 
 const DONE: u32 = 0;
+/// Above every counter's number.
+const CHANGED: u32 = 1 << 16;
 
 /// A result as a number: counters of drops are above 0.
 #[inline(always)]
@@ -42,26 +64,26 @@ fn number(result: Result<(), Counter>) -> u32 {
     }
 }
 
-/// The result of a number. The stages here drop for five reasons only.
+/// The result of a number. The stages here drop for these reasons only.
 #[inline(always)]
 fn result(number: u32) -> Result<(), Counter> {
-    const EXHAUSTED: u32 = Counter::PortsExhausted as u32;
-    const NOT_TRANSLATABLE: u32 = Counter::NotTranslatable as u32;
-    const NO_MAPPING: u32 = Counter::NoMapping as u32;
-    const IN_USE: u32 = Counter::TupleInUse as u32;
-    match number {
-        DONE => Ok(()),
-        EXHAUSTED => Err(Counter::PortsExhausted),
-        NOT_TRANSLATABLE => Err(Counter::NotTranslatable),
-        NO_MAPPING => Err(Counter::NoMapping),
-        IN_USE => Err(Counter::TupleInUse),
-        _ => Err(Counter::RewriteFailed),
+    macro_rules! reasons {
+        ($($reason:ident)*) => {
+            match number {
+                DONE => Ok(()),
+                $(number if number == Counter::$reason as u32 => Err(Counter::$reason),)*
+                _ => Err(Counter::RewriteFailed),
+            }
+        };
     }
+    reasons!(PortsExhausted NotTranslatable NoMapping TupleInUse MappingsFull FragmentKept FirstMissing SctpFragment)
 }
 
 macro_rules! family {
     ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
-     $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident) => {
+     $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident,
+     $sweep:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
+     $follow:ident, $call:ident, $answer:ident) => {
         impl Apart for $family {
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
@@ -86,6 +108,42 @@ macro_rules! family {
             #[inline(always)]
             fn note_arrival(skb: Skb, packet: &Packet<Self>) {
                 $arrived(skb.0, packet);
+            }
+            #[inline(always)]
+            fn address_call(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($call(skb.0, packet))
+            }
+            #[inline(always)]
+            fn readdress_answer(skb: Skb, packet: &mut Packet<Self>) -> Result<bool, Counter> {
+                match $answer(skb.0, packet) {
+                    CHANGED => Ok(true),
+                    number => result(number).map(|()| false),
+                }
+            }
+            #[inline(always)]
+            fn follow(skb: Skb, packet: &mut Packet<Self>, is_inward: bool) -> Result<(), Counter> {
+                result($follow(skb.0, packet, u32::from(is_inward)))
+            }
+            #[inline(always)]
+            fn note_fragment(
+                skb: Skb,
+                packet: &Packet<Self>,
+                entered: &Tuple<Self>,
+                is_inward: bool,
+            ) -> Result<(), Counter> {
+                result($note_fragment(skb.0, packet, entered, u32::from(is_inward)))
+            }
+            #[inline(always)]
+            fn follow_outbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($follow_out(skb.0, packet))
+            }
+            #[inline(always)]
+            fn follow_inbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($follow_in(skb.0, packet))
+            }
+            #[inline(always)]
+            fn sweep() -> bool {
+                $sweep() != 0
             }
             #[inline(always)]
             fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32 {
@@ -159,6 +217,85 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $call(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(host_port::inbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $answer(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            let Some(packet) = (unsafe { packet.as_mut() }) else { return DONE };
+            match host_port::outbound(Skb(skb), packet) {
+                Ok(true) => CHANGED,
+                Ok(false) => DONE,
+                Err(reason) => reason as u32,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $follow(
+            skb: *mut __sk_buff,
+            packet: *mut Packet<$family>,
+            is_inward: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(masquerade::later_of_pods(Skb(skb), packet, is_inward != 0)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $note_fragment(
+            skb: *mut __sk_buff,
+            packet: *const Packet<$family>,
+            entered: *const Tuple<$family>,
+            is_inward: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { (packet.as_ref(), entered.as_ref()) } {
+                (Some(packet), Some(entered)) => {
+                    number(masquerade::first_fragment(Skb(skb), packet, entered, is_inward != 0))
+                }
+                _ => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $follow_out(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(masquerade::later_outbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $follow_in(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(masquerade::later_inbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $sweep() -> u32 {
+            u32::from(mapping::sweep::<$family>())
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $find_port(
             skb: *mut __sk_buff,
             packet: *const Packet<$family>,
@@ -167,11 +304,43 @@ macro_rules! family {
             // SAFETY: as above.
             match unsafe { (packet.as_ref(), address.as_ref()) } {
                 (Some(packet), Some(address)) => mapping::find(Skb(skb), packet, address),
-                _ => 0,
+                _ => mapping::NONE_LEFT,
             }
         }
     };
 }
 
-family!(V4, learn4, masquerade4, unmasquerade4, error_out4, error_in4, arrived4, find_port4);
-family!(V6, learn6, masquerade6, unmasquerade6, error_out6, error_in6, arrived6, find_port6);
+family!(
+    V4,
+    learn4,
+    masquerade4,
+    unmasquerade4,
+    error_out4,
+    error_in4,
+    arrived4,
+    find_port4,
+    sweep4,
+    note_fragment4,
+    follow_out4,
+    follow_in4,
+    follow4,
+    call4,
+    answer4
+);
+family!(
+    V6,
+    learn6,
+    masquerade6,
+    unmasquerade6,
+    error_out6,
+    error_in6,
+    arrived6,
+    find_port6,
+    sweep6,
+    note_fragment6,
+    follow_out6,
+    follow_in6,
+    follow6,
+    call6,
+    answer6
+);

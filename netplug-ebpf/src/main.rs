@@ -20,10 +20,11 @@ mod skb;
 mod stage;
 mod verdict;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
 use netplug_common::ip::{V4, V6};
 
+use crate::hook::socket::{Call, Mapped4, Plain4, Plain6};
 use crate::packet::ethernet::{ARP, IPV4, IPV6, SERVICE_VLAN, VLAN};
 use crate::skb::Skb;
 use crate::verdict::{Verdict, finish};
@@ -76,6 +77,32 @@ pub fn to_uplink(ctx: TcContext) -> i32 {
         _ => Ok(Verdict::Next),
     };
     finish(skb, verdict)
+}
+
+/// What each socket hook returns: the call goes on.
+const ALLOW: i32 = 1;
+
+macro_rules! socket_hooks {
+    ($($hook:ident $does:ident $form:ident $(or $mapped:ident)?;)*) => {$(
+        /// A socket hook of the node's cgroup.
+        #[cgroup_sock_addr($hook)]
+        pub fn $hook(ctx: SockAddrContext) -> i32 {
+            let call = Call(ctx.sock_addr);
+            $(hook::socket::$does::<$mapped>(call);)?
+            hook::socket::$does::<$form>(call);
+            ALLOW
+        }
+    )*};
+}
+socket_hooks! {
+    connect4 call Plain4;
+    connect6 call Plain6 or Mapped4;
+    sendmsg4 call Plain4;
+    sendmsg6 call Plain6 or Mapped4;
+    recvmsg4 tell Plain4;
+    recvmsg6 tell Plain6 or Mapped4;
+    getpeername4 tell Plain4;
+    getpeername6 tell Plain6 or Mapped4;
 }
 
 /// Unreachable: the build fails if a panic is left in the object. The helpers that the programs use are for

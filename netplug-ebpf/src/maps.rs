@@ -9,6 +9,8 @@ use netplug_common::maps::config::{Config, FAST_ADDRESSES};
 use netplug_common::maps::counters::Count;
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::flow::Flow;
+use netplug_common::maps::fragment::{Fate, Fragments, Held};
+use netplug_common::maps::host_port::{Asked, HostPort, Peer, Target};
 use netplug_common::maps::nat::{Mapping, NatState};
 use netplug_common::maps::port::PodPort;
 use netplug_common::maps::uplink::UplinkEntry;
@@ -28,6 +30,8 @@ static UPLINKS: HashMap<u32, UplinkEntry, { sizes::UPLINKS as usize }> = HashMap
 #[btf_map]
 static COUNTERS: PerCpuArray<Count, { COUNTER_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
+static HELD: Array<Held, { sizes::HELD as usize }> = Array::new();
+#[btf_map]
 static NAT_STATE: Array<NatState, 2> = Array::new();
 
 /// FLOWS4, FLOWS6.
@@ -35,14 +39,22 @@ pub type Flows<V> = LruHashMap<Tuple<V>, Flow<V>, { sizes::FLOWS as usize }>;
 /// VISITS4, VISITS6.
 pub type Visits<V> = LruHashMap<u32, Visit<V>, { sizes::VISITS as usize }>;
 /// NAT_OUT4, NAT_OUT6, NAT_IN4, NAT_IN6.
-pub type Mappings<V> = LruHashMap<Tuple<V>, Mapping<V>, { sizes::MAPPINGS as usize }>;
+pub type Mappings<V> = HashMap<Tuple<V>, Mapping<V>, { sizes::MAPPINGS as usize }>;
+/// HOSTPORTS4, HOSTPORTS6.
+pub type HostPorts<V> = HashMap<HostPort<V>, Target<V>, { sizes::HOST_PORTS as usize }>;
+/// LOCALS4, LOCALS6. The value says nothing.
+pub type Locals<V> = HashMap<<V as IpVersion>::Address, u32, { sizes::LOCALS as usize }>;
+/// SOCKETS4, SOCKETS6.
+pub type Sockets<V> = LruHashMap<Peer<V>, Asked<V>, { sizes::SOCKETS as usize }>;
+/// FRAGMENTS4, FRAGMENTS6.
+pub type FragmentFates<V> = LruHashMap<Fragments<V>, Fate<V>, { sizes::FRAGMENTS as usize }>;
 /// ENDPOINTS4, ENDPOINTS6.
 pub type Endpoints<V> =
     HashMap<<V as IpVersion>::Address, EndpointEntry, { sizes::ENDPOINTS as usize }>;
 /// NON_MASQ4, NON_MASQ6. The value says nothing; the kernel wants one of some size.
 pub type Prefixes<B> = LpmTrie<B, u32, { sizes::NON_MASQUERADE as usize }>;
 
-/// What `stage::learn` works on, too large for the stack. Its own CPU's, and no program interrupts another at TC.
+/// What the stages work on, too large for the stack. Its own CPU's, and no program interrupts another at TC.
 #[repr(C)]
 pub struct Scratch<V: IpVersion> {
     /// A copy of the visit.
@@ -51,6 +63,16 @@ pub struct Scratch<V: IpVersion> {
     pub flow: Flow<V>,
     /// Where its packets would be routed.
     pub lookup: Lookup,
+    /// A packet's tuple as it entered, while the packet changes.
+    pub entered: Tuple<V>,
+    /// The tuple that a HostPort's flow has at one end or the other.
+    pub tuple: Tuple<V>,
+    /// One of the halves of its mapping.
+    pub half: Mapping<V>,
+    /// The datagram that a fragment is of.
+    pub datagram: Fragments<V>,
+    /// What becomes of its fragments.
+    pub fate: Fate<V>,
 }
 /// SCRATCH4, SCRATCH6.
 pub type Scratches<V> = PerCpuArray<Scratch<V>, 1>;
@@ -67,6 +89,14 @@ pub trait Maps: IpVersion {
     fn nat_out() -> &'static Mappings<Self>;
     /// NAT_IN.
     fn nat_in() -> &'static Mappings<Self>;
+    /// HOSTPORTS.
+    fn host_ports() -> &'static HostPorts<Self>;
+    /// LOCALS.
+    fn locals() -> &'static Locals<Self>;
+    /// SOCKETS.
+    fn sockets() -> &'static Sockets<Self>;
+    /// FRAGMENTS.
+    fn fragments() -> &'static FragmentFates<Self>;
     /// ENDPOINTS.
     fn endpoints() -> &'static Endpoints<Self>;
     /// This CPU's scratch.
@@ -81,7 +111,8 @@ pub trait Maps: IpVersion {
 
 macro_rules! family {
     ($family:ty, $address:ty, $octets:ty, $flows:ident, $visits:ident, $out:ident, $in:ident,
-     $endpoints:ident, $prefixes:ident, $scratch:ident, $fast:ident, $uplink:ident) => {
+     $host_ports:ident, $locals:ident, $sockets:ident,
+     $fragments:ident, $endpoints:ident, $prefixes:ident, $scratch:ident, $fast:ident, $uplink:ident) => {
         #[btf_map]
         static $flows: Flows<$family> = Flows::new();
         #[btf_map]
@@ -90,6 +121,14 @@ macro_rules! family {
         static $out: Mappings<$family> = Mappings::new();
         #[btf_map]
         static $in: Mappings<$family> = Mappings::new();
+        #[btf_map]
+        static $host_ports: HostPorts<$family> = HostPorts::new();
+        #[btf_map]
+        static $locals: Locals<$family> = Locals::<$family>::new();
+        #[btf_map]
+        static $sockets: Sockets<$family> = Sockets::new();
+        #[btf_map]
+        static $fragments: FragmentFates<$family> = FragmentFates::new();
         #[btf_map]
         static $endpoints: Endpoints<$family> = Endpoints::<$family>::new();
         #[btf_map]
@@ -114,6 +153,22 @@ macro_rules! family {
             #[inline(always)]
             fn nat_in() -> &'static Mappings<Self> {
                 &$in
+            }
+            #[inline(always)]
+            fn host_ports() -> &'static HostPorts<Self> {
+                &$host_ports
+            }
+            #[inline(always)]
+            fn locals() -> &'static Locals<Self> {
+                &$locals
+            }
+            #[inline(always)]
+            fn sockets() -> &'static Sockets<Self> {
+                &$sockets
+            }
+            #[inline(always)]
+            fn fragments() -> &'static FragmentFates<Self> {
+                &$fragments
             }
             #[inline(always)]
             fn endpoints() -> &'static Endpoints<Self> {
@@ -141,12 +196,12 @@ macro_rules! family {
 }
 
 family!(
-    V4, Ipv4, [u8; 4], FLOWS4, VISITS4, NAT_OUT4, NAT_IN4, ENDPOINTS4, NON_MASQ4, SCRATCH4,
-    uplinks4, address4
+    V4, Ipv4, [u8; 4], FLOWS4, VISITS4, NAT_OUT4, NAT_IN4, HOSTPORTS4, LOCALS4, SOCKETS4,
+    FRAGMENTS4, ENDPOINTS4, NON_MASQ4, SCRATCH4, uplinks4, address4
 );
 family!(
-    V6, Ipv6, [u8; 16], FLOWS6, VISITS6, NAT_OUT6, NAT_IN6, ENDPOINTS6, NON_MASQ6, SCRATCH6,
-    uplinks6, address6
+    V6, Ipv6, [u8; 16], FLOWS6, VISITS6, NAT_OUT6, NAT_IN6, HOSTPORTS6, LOCALS6, SOCKETS6,
+    FRAGMENTS6, ENDPOINTS6, NON_MASQ6, SCRATCH6, uplinks6, address6
 );
 
 /// CONFIG. `None` cannot be, but the verifier wants to see it handled.
@@ -170,6 +225,20 @@ pub fn endpoint<V: Maps>(address: &V::Address) -> Option<&'static EndpointEntry>
     unsafe { V::endpoints().get(address) }
 }
 
+/// Where a port of the node leads.
+#[inline(always)]
+pub fn host_port<V: Maps>(wanted: &HostPort<V>) -> Option<&'static Target<V>> {
+    // SAFETY: as above.
+    unsafe { V::host_ports().get(wanted) }
+}
+
+/// Whether an address is the node's, as userspace knows it.
+#[inline(always)]
+pub fn is_local<V: Maps>(address: &V::Address) -> bool {
+    // SAFETY: as above.
+    unsafe { V::locals().get(address) }.is_some()
+}
+
 /// The uplink that an interface is.
 #[inline(always)]
 pub fn uplink(ifindex: u32) -> Option<&'static UplinkEntry> {
@@ -181,6 +250,12 @@ pub fn uplink(ifindex: u32) -> Option<&'static UplinkEntry> {
 #[inline(always)]
 pub fn counter(number: u32) -> Option<*mut Count> {
     COUNTERS.get_ptr_mut(number)
+}
+
+/// A place for a frame.
+#[inline(always)]
+pub fn held(place: u32) -> Option<*mut Held> {
+    HELD.get_ptr_mut(place)
 }
 
 /// A family's share of NAT_STATE.

@@ -5,6 +5,15 @@ use netplug_common::counter::Counter;
 use crate::maps;
 use crate::skb::Skb;
 
+/// Counts `number` of something else than packets.
+#[inline(always)]
+pub fn count_many(counter: Counter, number: u64) {
+    if let Some(count) = maps::counter(counter as u32) {
+        // SAFETY: as below.
+        unsafe { (*count).packets += number };
+    }
+}
+
 /// Counts `skb` under `counter`.
 #[inline(always)]
 pub fn count(skb: Skb, counter: Counter) {

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::{from_mut, from_ref};
 
-use aya_ebpf::bindings::{__sk_buff, bpf_check_mtu_flags};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_check_mtu_flags};
 use aya_ebpf::helpers::generated as helpers;
 
 /// Length of an Ethernet header without tags, in bytes.
@@ -73,6 +73,17 @@ impl Skb {
     pub fn store(self, offset: u32, from: *const c_void, length: u32) -> Result<(), ()> {
         // SAFETY: callers pass `length` readable bytes.
         done(unsafe { helpers::bpf_skb_store_bytes(self.0, offset, from.cast_mut(), length, 0) })
+    }
+
+    /// The same where the packet has no checksum that makes up for the change: a sum over all of it that it came with
+    /// (CHECKSUM_COMPLETE) follows.
+    #[inline(always)]
+    pub fn store_summed(self, offset: u32, from: *const c_void, length: u32) -> Result<(), ()> {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: as above.
+        done(unsafe {
+            helpers::bpf_skb_store_bytes(self.0, offset, from.cast_mut(), length, flags)
+        })
     }
 
     /// Changes the L3 checksum at `offset` by a delta.
@@ -195,6 +206,23 @@ impl Skb {
     pub fn raw(self) -> *mut c_void {
         self.0.cast()
     }
+}
+
+/// A number of which the compiler knows nothing: it would merge two checks of a range into one of another register, by which
+/// the verifier learns nothing.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn opaque(number: u32) -> u32 {
+    let mut number = u64::from(number);
+    // SAFETY: changes nothing. (It is an instruction, since the compiler would tell a line number for nothing.)
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nostack, nomem)) };
+    number as u32
+}
+
+/// The same for the host's compiler, which only checks this crate.
+#[cfg(not(target_arch = "bpf"))]
+pub fn opaque(number: u32) -> u32 {
+    core::hint::black_box(number)
 }
 
 /// A pointer to a value, as the store helpers take it.

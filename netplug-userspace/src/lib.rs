@@ -9,3 +9,4 @@ pub mod datapath;
 mod digest;
 pub mod ipam;
 pub mod node;
+pub mod protocol;

@@ -9,6 +9,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable;
 use netplug_common::counter::Counter;
+use netplug_common::decide::mapping_life::Lifetimes;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::decide::rewrite::deltas;
 use netplug_common::ip::{IpVersion, V4, V6};
@@ -173,6 +174,7 @@ impl Datapath {
                 flags: LEARN_TCP | MASQUERADE,
                 local_ports: local,
                 masquerade_ports: PortRanges::without(&[local]),
+                lifetimes: Lifetimes::DEFAULT,
                 ..Config::zeroed()
             };
             config.uplinks4[0] = V4::address(NODE_1);

@@ -103,10 +103,17 @@ fn a_pod_is_no_router() {
 #[test]
 fn discovery_is_not_hidden_behind_extension_headers() {
     let mut datapath = Datapath::new();
-    for kind in [134, 136, 137] {
-        let hidden =
-            eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255).options(1) / router_message(kind);
-        datapath.drops(&hidden, Counter::HiddenDiscovery);
+    let behind = |count, kind| {
+        eth(CLIENT, WEB) / ipv6(CLIENT, WEB).ttl(255).options(count) / router_message(kind)
+    };
+    for (kind, reason) in [
+        (134, Counter::RouterAdvertisement),
+        (136, Counter::NeighbourClaim),
+        (137, Counter::RouterAdvertisement),
+    ] {
+        datapath.drops(&behind(1, kind), reason);
+        // Behind more than are passed over it could be anything.
+        datapath.drops(&behind(7, kind), Counter::HiddenDiscovery);
     }
     let routed = eth(CLIENT, GATEWAY) / ipv6(CLIENT, WEB).options(1) / udp(40000, 80);
     datapath.enters(&routed, NEXT, &routed);
@@ -137,6 +144,9 @@ fn a_pod_is_no_dhcp_server() {
     let client = Actor { v6: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9), ..WEB };
     let hidden =
         eth(CLIENT, WEB) / ipv6(CLIENT, client).options(1) / udp(547, 546) / payload(b"reply");
+    datapath.drops(&hidden, Counter::DhcpServer);
+    let hidden =
+        eth(CLIENT, WEB) / ipv6(CLIENT, client).options(7) / udp(547, 546) / payload(b"reply");
     datapath.drops(&hidden, Counter::HiddenDiscovery);
     let fragmented = |port| {
         eth(CLIENT, WEB)

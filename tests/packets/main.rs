@@ -6,9 +6,11 @@
 mod datapath;
 mod errors;
 mod follow;
+mod fragments;
 mod guard;
 mod learn;
 mod leave;
 mod masquerade;
 mod own;
+mod protocols;
 mod steer;

@@ -8,7 +8,7 @@ use netplug_common::maps::flow::Flow;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, WEB};
 use netplug_tests::packet;
-use netplug_tests::packet::{Packet, assert_same, echo, echo_reply, eth, ipv4, payload, tcp, udp};
+use netplug_tests::packet::{Packet, assert_same, echo, echo_reply, eth, payload, tcp, udp};
 use rstest::rstest;
 
 use crate::datapath::{self, Datapath, HERE, NEXT, SHOT, flow, tuple};
@@ -270,17 +270,6 @@ fn a_call_that_was_translated_leaves_answers_to_masquerade(#[values(V4, V6)] fam
         V4 => run::<ip::V4>(family),
         V6 => run::<ip::V6>(family),
     }
-}
-
-#[test]
-fn what_cannot_be_translated_does_not_leave() {
-    let mut datapath = with_one_port();
-    let fragment = eth(NODE_1, OUTSIDE)
-        / ipv4(CLIENT, OUTSIDE).fragment(0, true)
-        / udp(40000, 80)
-        / payload(b"half");
-    assert_eq!(datapath.run("to_uplink", HERE, &fragment).0, SHOT);
-    assert_eq!(datapath.counted(Counter::NotTranslatable), 1);
 }
 
 #[rstest]

@@ -5,6 +5,7 @@ use aya::maps::{HashMap, Map, MapData};
 use netplug_common::ip::{IpVersion, V4, V6};
 use netplug_common::maps::LAYOUT;
 use netplug_common::maps::flow::Flow;
+use netplug_common::maps::host_port::{HostPort, Target};
 use netplug_common::maps::nat::Mapping;
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::Tuple;
@@ -22,10 +23,12 @@ pub enum Table {
     NatOut,
     /// The mappings as answers come in.
     NatIn,
+    /// The ports that lead to pods.
+    HostPorts,
 }
 
 impl Table {
-    /// All of them.
+    /// Those that the programs themselves write.
     pub const ALL: [Self; 4] = [Self::Flows, Self::Visits, Self::NatOut, Self::NatIn];
 
     /// Removes about one in `one_in` of its entries, of both families; how many.
@@ -40,6 +43,7 @@ impl Table {
             Self::Flows => forget::<Tuple<V>, Flow<V>>("FLOWS", family, one_in, seed),
             Self::Visits => forget::<u32, Visit<V>>("VISITS", family, one_in, seed),
             Self::NatOut => forget::<Tuple<V>, Mapping<V>>("NAT_OUT", family, one_in, seed),
+            Self::HostPorts => forget::<HostPort<V>, Target<V>>("HOSTPORTS", family, one_in, seed),
             Self::NatIn => forget::<Tuple<V>, Mapping<V>>("NAT_IN", family, one_in, seed),
         }
     }

@@ -70,13 +70,14 @@ impl Counters {
         self.get(Counter::Hit)
     }
 
-    /// Packets that netplug dropped, for whatever reason.
+    /// Packets of others that netplug dropped, for whatever reason. (The host's ND redirects come as soon as its link-local
+    /// address may be used, which is a matter of a second.)
     #[must_use]
     #[track_caller]
     pub fn drops(&self) -> u64 {
         Counter::ALL
             .iter()
-            .filter(|counter| counter.is_drop())
+            .filter(|counter| counter.is_drop() && **counter != Counter::NeighbourRedirect)
             .map(|counter| self.get(*counter))
             .sum()
     }

@@ -1,15 +1,69 @@
 //! How long a mapping holds its port. Every packet that visits puts the end off; a flow on the short way
 //! visits once in each `revisit`, so a live flow never loses its port.
 
-use crate::decide::opening::{Moment, moment};
-use crate::tuple::{TCP, UDP};
+use bytemuck::{Pod, Zeroable};
 
-/// Where a mapping's flow stands. Times are conntrack's defaults (net/netfilter/nf_conntrack_proto_tcp.c,
-/// _udp.c, _icmp.c).
+use crate::decide::opening::{Moment, moment};
+use crate::tuple::{SCTP, TCP, UDP};
+
+/// Seconds without a packet after which the port may go to another flow. The defaults are conntrack's
+/// (net/netfilter/nf_conntrack_proto_tcp.c, _udp.c, _icmp.c, _sctp.c, Linux 6.12).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Lifetimes {
+    /// TCP of which only openings were seen.
+    pub tcp_opening: u32,
+    /// TCP under way.
+    pub tcp_established: u32,
+    /// TCP after a FIN or RST, TIME_WAIT included.
+    pub tcp_closing: u32,
+    /// UDP that nobody has answered.
+    pub udp: u32,
+    /// UDP both ways.
+    pub udp_stream: u32,
+    /// ICMP echo.
+    pub icmp: u32,
+    /// SCTP under way. What opens or closes holds its port for ten seconds.
+    pub sctp_established: u32,
+    /// Always zero.
+    pub _pad: u32,
+}
+
+impl Lifetimes {
+    /// conntrack's.
+    pub const DEFAULT: Self = Self {
+        tcp_opening: 120,
+        tcp_established: 432_000,
+        tcp_closing: 120,
+        udp: 30,
+        udp_stream: 120,
+        icmp: 30,
+        sctp_established: 210,
+        _pad: 0,
+    };
+
+    /// Seconds for a flow of `protocol` at `stage`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seconds(&self, protocol: u8, stage: Stage) -> u32 {
+        match (protocol, stage) {
+            (TCP, Stage::Established) => self.tcp_established,
+            (TCP, Stage::Opening) => self.tcp_opening,
+            (TCP, Stage::Closing) => self.tcp_closing,
+            (UDP, Stage::Established) => self.udp_stream,
+            (UDP, _) => self.udp,
+            (SCTP, Stage::Established) => self.sctp_established,
+            (SCTP, _) => 10,
+            _ => self.icmp,
+        }
+    }
+}
+
+/// Where a mapping's flow stands.
 #[repr(u8)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Only openings were seen.
+    /// TCP: only openings were seen. Others: nobody has answered.
     Opening = 0,
     /// Data may flow.
     Established = 1,
@@ -18,7 +72,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stage of its number; anything unknown is `Closing`, the shortest.
+    /// The stage of its number; anything unknown is `Closing`.
     #[inline(always)]
     #[must_use]
     pub const fn of(number: u8) -> Self {
@@ -30,12 +84,17 @@ impl Stage {
     }
 }
 
-/// The stage after a packet of `protocol` with TCP flags byte `flags`; `before` is `None` for a new mapping.
+/// The stage after a packet of `protocol` with TCP flags byte `flags` (SCTP's: `opening::sctp_flags`), which is an answer or
+/// not; `before` is `None` for a new mapping.
 #[inline(always)]
 #[must_use]
-pub const fn next(before: Option<Stage>, protocol: u8, flags: u8) -> Stage {
-    if protocol != TCP {
-        return Stage::Established;
+pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: bool) -> Stage {
+    if protocol != TCP && protocol != SCTP {
+        return match before {
+            Some(Stage::Established) => Stage::Established,
+            _ if is_answer => Stage::Established,
+            _ => Stage::Opening,
+        };
     }
     match (moment(flags), before) {
         (Moment::Opening, _) => Stage::Opening,
@@ -44,15 +103,15 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8) -> Stage {
     }
 }
 
-/// Seconds without a visit after which the port may go to another flow.
+/// Whether a mapping may give way to another flow where the map is full, `left` seconds before its end: not while data may
+/// flow, and not before an answer had a second's time to come.
 #[inline(always)]
 #[must_use]
-pub const fn seconds(protocol: u8, stage: Stage) -> u32 {
-    match (protocol, stage) {
-        (TCP, Stage::Established) => 432_000,
-        (TCP, _) => 120,
-        (UDP, _) => 180,
-        _ => 30,
+pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, left: u32) -> bool {
+    match stage {
+        Stage::Established => false,
+        Stage::Closing => true,
+        Stage::Opening => left + 1 < lifetimes.seconds(protocol, stage),
     }
 }
 
@@ -71,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_connection_goes_from_opening_to_established_to_closing_and_opens_again() {
-        let mut stage = next(None, TCP, SYN);
+        let mut stage = next(None, TCP, SYN, false);
         for (flags, expected) in [
             (SYN | ACK, Stage::Opening),
             (ACK, Stage::Established),
@@ -80,15 +139,43 @@ mod tests {
             (SYN, Stage::Opening),
             (RST, Stage::Closing),
         ] {
-            stage = next(Some(stage), TCP, flags);
+            stage = next(Some(stage), TCP, flags, false);
             assert_eq!(stage, expected, "{flags:#04x}");
         }
     }
 
     #[test]
-    fn a_mapping_found_in_the_middle_of_its_flow_is_established() {
-        assert_eq!(next(None, TCP, ACK), Stage::Established);
-        assert_eq!(next(None, UDP, 0), Stage::Established);
+    fn a_connection_found_in_the_middle_is_established() {
+        assert_eq!(next(None, TCP, ACK, false), Stage::Established);
+    }
+
+    #[test]
+    fn datagrams_are_established_by_an_answer_and_for_good() {
+        let mut stage = next(None, UDP, 0, false);
+        for (is_answer, expected) in
+            [(false, Stage::Opening), (true, Stage::Established), (false, Stage::Established)]
+        {
+            stage = next(Some(stage), UDP, 0, is_answer);
+            assert_eq!(stage, expected);
+        }
+    }
+
+    #[test]
+    fn each_state_has_conntracks_time() {
+        let seconds = |protocol, stage| Lifetimes::DEFAULT.seconds(protocol, stage);
+        assert_eq!(seconds(TCP, Stage::Established), 432_000);
+        assert_eq!((seconds(UDP, Stage::Opening), seconds(UDP, Stage::Established)), (30, 120));
+        assert_eq!(seconds(1, Stage::Established), 30);
+        assert_eq!((seconds(SCTP, Stage::Opening), seconds(SCTP, Stage::Established)), (10, 210));
+    }
+
+    #[test]
+    fn what_carries_data_never_gives_way_and_the_rest_not_at_once() {
+        let may = |stage, left| may_give_way(&Lifetimes::DEFAULT, TCP, stage, left);
+        assert!(!may(Stage::Established, 0));
+        assert!(may(Stage::Closing, 120));
+        assert!(!may(Stage::Opening, 120) && !may(Stage::Opening, 119));
+        assert!(may(Stage::Opening, 118));
     }
 
     #[test]

@@ -41,9 +41,38 @@ pub const fn is_first(flags: u8) -> bool {
     flags & (SYN | ACK | FIN | RST) == SYN
 }
 
+/// The flags of a TCP segment that stands where an SCTP packet does whose first chunk is of the type `chunk`
+/// (RFC 9260 §3.2).
+#[inline(always)]
+#[must_use]
+pub const fn sctp_flags(chunk: u8) -> u8 {
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    const ABORT: u8 = 6;
+    const SHUTDOWN: u8 = 7;
+    const SHUTDOWN_ACK: u8 = 8;
+    const SHUTDOWN_COMPLETE: u8 = 14;
+    match chunk {
+        INIT => SYN,
+        INIT_ACK => SYN | ACK,
+        SHUTDOWN | SHUTDOWN_ACK => FIN | ACK,
+        ABORT | SHUTDOWN_COMPLETE => RST,
+        _ => ACK,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_association_opens_and_closes_as_a_connection_does() {
+        let moments = [1, 2, 10, 11, 0, 3, 7, 8, 14, 6].map(|chunk| moment(sctp_flags(chunk)));
+        assert_eq!(moments[..2], [Moment::Opening; 2]);
+        assert_eq!(moments[2..6], [Moment::Underway; 4]);
+        assert_eq!(moments[6..], [Moment::Closing; 4]);
+        assert!(is_first(sctp_flags(1)) && !is_first(sctp_flags(2)));
+    }
 
     #[test]
     fn every_flags_byte_has_the_moment_that_conntrack_would_see() {

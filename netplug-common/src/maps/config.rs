@@ -9,6 +9,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::decide::mapping_life::Lifetimes;
 use crate::decide::port_choice::{PortRange, PortRanges};
 use crate::ip::{Ipv4, Ipv6};
 
@@ -24,6 +25,9 @@ pub const MASQUERADE: u32 = 1;
 /// Flag: conntrack in this namespace is liberal enough for TCP to be learned.
 pub const LEARN_TCP: u32 = 2;
 
+/// Flag: there are HostPorts.
+pub const HOST_PORTS: u32 = 16;
+
 /// Addresses of uplinks of which the host's own traffic is recognised at once; others are only slower.
 pub const FAST_ADDRESSES: usize = 4;
 
@@ -37,11 +41,13 @@ pub struct Config {
     pub revisit_jiffies: u64,
     /// Jiffies in a second (CONFIG_HZ of the running kernel).
     pub jiffies_per_second: u64,
+    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), by which socket hooks know the node's processes.
+    pub netns_cookie: u64,
     /// Entries of another epoch are void.
     pub epoch: u32,
     /// One of `STEERING_*`.
     pub steering: u32,
-    /// [`MASQUERADE`], [`LEARN_TCP`].
+    /// [`MASQUERADE`], [`LEARN_TCP`], [`HOST_PORTS`].
     pub flags: u32,
     /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
     /// with. Random for each load, and never zero.
@@ -50,6 +56,8 @@ pub struct Config {
     pub local_ports: PortRange,
     /// The ports that masquerade may take.
     pub masquerade_ports: PortRanges,
+    /// How long a mapping holds its port.
+    pub lifetimes: Lifetimes,
     /// The first addresses of uplinks; unused ones are unspecified.
     pub uplinks4: [Ipv4; FAST_ADDRESSES],
     /// The same for IPv6.

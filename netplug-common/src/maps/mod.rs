@@ -9,7 +9,11 @@
 //! | NON_MASQ4/6 | LPM trie | userspace → `to_uplink` |
 //! | FLOWS4/6 | LRU hash | leave → enter |
 //! | VISITS4/6 | LRU hash | enter → leave |
-//! | NAT_OUT4/6, NAT_IN4/6 | LRU hash | uplink programs |
+//! | NAT_OUT4/6, NAT_IN4/6 | hash | uplink programs |
+//! | HOSTPORTS4/6, LOCALS4/6 | hash | userspace → `from_*`, socket hooks |
+//! | SOCKETS4/6 | LRU hash | socket hooks |
+//! | FRAGMENTS4/6 | LRU hash | all → all, for fragments |
+//! | HELD | array\[128\] | uplink programs |
 //! | NAT_STATE | array\[2\] | uplink programs |
 //! | COUNTERS | per-CPU array | all → userspace |
 //!
@@ -19,6 +23,8 @@ pub mod config;
 pub mod counters;
 pub mod endpoint;
 pub mod flow;
+pub mod fragment;
+pub mod host_port;
 pub mod nat;
 pub mod port;
 pub mod uplink;
@@ -34,6 +40,16 @@ pub const FLOWS: u32 = 262_144;
 pub const VISITS: u32 = 65_536;
 /// Entries of each NAT_OUT and NAT_IN map.
 pub const MAPPINGS: u32 = 131_072;
+/// Entries of each FRAGMENTS map: datagrams in fragments under way.
+pub const FRAGMENTS: u32 = 8_192;
+/// Entries of HELD: fragments that came before the first of their datagram.
+pub const HELD: u32 = 128;
+/// Entries of each HOSTPORTS map.
+pub const HOST_PORTS: u32 = 16_384;
+/// Entries of each LOCALS map: addresses of the node.
+pub const LOCALS: u32 = 1_024;
+/// Entries of each SOCKETS map: sockets of the node's processes that call HostPorts.
+pub const SOCKETS: u32 = 65_536;
 /// Entries of PORTS: endpoints of a node.
 pub const PORTS: u32 = 4_096;
 /// Entries of each ENDPOINTS map: pod addresses of a node.
@@ -85,4 +101,12 @@ mod user {
     unsafe impl<V: IpVersion> aya::Pod for super::visit::Visit<V> {}
     // SAFETY: as above.
     unsafe impl<V: IpVersion> aya::Pod for super::nat::Mapping<V> {}
+    // SAFETY: as above.
+    unsafe impl<V: IpVersion> aya::Pod for super::host_port::HostPort<V> {}
+    // SAFETY: as above.
+    unsafe impl<V: IpVersion> aya::Pod for super::host_port::Target<V> {}
+    // SAFETY: as above.
+    unsafe impl<V: IpVersion> aya::Pod for super::fragment::Fragments<V> {}
+    // SAFETY: as above.
+    unsafe impl<V: IpVersion> aya::Pod for super::fragment::Fate<V> {}
 }

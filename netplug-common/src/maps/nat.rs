@@ -1,9 +1,10 @@
 //! NAT_OUT4/6 and NAT_IN4/6: the two halves of a mapping. NAT_STATE: what the search for ports remembers, IPv4 first.
-//! Shape    LRU hash, Tuple → Mapping, 131,072 entries each. NAT_OUT is keyed by the tuple as a pod sends it,
+//! Shape    hash, Tuple → Mapping, 131,072 entries each. NAT_OUT is keyed by the tuple as a pod sends it,
 //!          NAT_IN by the answers' tuple as it arrives from outside
 //! Writes   `to_uplink` and `from_uplink`; each writes the half it finds missing
 //! Reads    `to_uplink` and `from_uplink`, on the miss path; `netplug nat`
-//! Ends     LRU; past `expires_at` it counts no more, and a new one may take its place
+//! Ends     past `expires_at` it counts no more, and a new one may take its place; where the map is full, those that have
+//!          ended are removed, and then those that carry no data
 //! Missing  one half is written again from the other. Both: the same port is chosen again, if it is still free
 //! Order    addresses and ports as on the wire
 //! Units    expires_at in jiffies, the low 32 bits
@@ -21,6 +22,12 @@ pub const IDENTITY: u8 = 2;
 /// Kind, in NAT_IN only: answers with this tuple are the host's own affair, or its NAT's. Keeps masquerade from the port.
 pub const HOST: u8 = 3;
 
+/// Kind: the packet is translated for a HostPort, whatever address the uplink has. In NAT_IN by the tuple as the caller sends
+/// it, in NAT_OUT by the tuple as the pod answers.
+pub const HOST_PORT: u8 = 4;
+/// Kind, in NAT_IN only: what NAT_OUT has of a HostPort's flow once more, by the tuple as the pod gets it.
+pub const SPARE: u8 = 5;
+
 /// Half a mapping. Its first eight bytes are compared and exchanged as one, so that an expired half's port gets one new
 /// holder.
 #[repr(C)]
@@ -30,7 +37,7 @@ pub struct Mapping<V: IpVersion> {
     pub expires_at: u32,
     /// The port that goes with `address`.
     pub port: Port,
-    /// [`TRANSLATED`], [`IDENTITY`] or [`HOST`]; 0 while it changes hands.
+    /// [`TRANSLATED`], [`IDENTITY`], [`HOST`], [`HOST_PORT`] or [`SPARE`]; 0 while it changes hands.
     pub kind: u8,
     /// One of `decide::mapping_life::Stage`.
     pub stage: u8,
@@ -45,6 +52,12 @@ plain_old_data!(Mapping<V> { 12, 24 });
 pub struct NatState {
     /// From when on NAT_IN may be rebuilt from NAT_OUT again: nanoseconds of the monotonic clock.
     pub rebuild_after: u64,
+    /// From when on a full map may be swept again.
+    pub sweep_after: u64,
+    /// Mappings that the last sweep removed.
+    pub removed: u64,
+    /// Frames that were kept in HELD so far; of the first family only.
+    pub held: u64,
     /// No mapping was ever given a candidate beyond this one, so none need be looked for there.
     pub deepest: u64,
 }

@@ -2,15 +2,15 @@
 //!
 //! Host: 1 for the host's own ephemeral ports: not ours
 //! Hit:  2 the host has decided this flow already: follow it
-//! Miss: 3 an answer to a masqueraded flow gets its pod's address back  4 remember it, to learn from it, and a caller of
+//! Miss: 3 a call of a HostPort, or an answer to a masqueraded flow, gets its pod's address  4 remember it, to learn from it, and a caller of
 //!       a pod's own address so that the answers are not masqueraded
 
-use netplug_common::maps::config::STEERING_ALWAYS;
+use netplug_common::maps::config::{HOST_PORTS, STEERING_ALWAYS};
 
 use crate::apart::Apart;
 use crate::hook::HEADERS;
 use crate::maps;
-use crate::packet::{Header, Kind};
+use crate::packet::{Header, Kind, Packet};
 use crate::skb::Skb;
 use crate::stage::{flow_cache, own, visit};
 use crate::verdict::{Outcome, Verdict};
@@ -44,17 +44,33 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
 #[inline(never)]
 fn miss<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
-    let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
-    let entered = packet.tuple;
-    if packet.kind == Kind::Error {
-        V::unmasquerade_error(skb, &mut packet)?;
-    } else {
-        V::unmasquerade(skb, &mut packet)?;
+    let mut packet = Packet::blank();
+    if !V::any(skb, &mut packet) {
+        return Ok(Verdict::Next);
     }
-    if packet.tuple == entered && maps::endpoint::<V>(&entered.destination).is_some() {
+    let Some(scratch) = V::scratch() else { return Ok(Verdict::Next) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let entered = unsafe { &mut (*scratch).entered };
+    *entered = packet.tuple;
+    match packet.kind {
+        Kind::Error => V::unmasquerade_error(skb, &mut packet)?,
+        Kind::Later => V::follow_inbound(skb, &mut packet)?,
+        _ => {
+            if config.flags & HOST_PORTS != 0 {
+                V::address_call(skb, &mut packet)?;
+            }
+            if packet.tuple == *entered {
+                V::unmasquerade(skb, &mut packet)?;
+            }
+        }
+    }
+    if packet.fragment != 0 {
+        V::note_fragment(skb, &packet, entered, true)?;
+    }
+    if packet.tuple == *entered && maps::endpoint::<V>(&entered.destination).is_some() {
         visit::remember_call(skb, &packet, config);
     } else {
-        visit::remember(skb, &entered, &packet, config);
+        visit::remember(skb, entered, &packet, config);
     }
     Ok(Verdict::Next)
 }

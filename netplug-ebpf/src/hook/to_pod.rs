@@ -1,13 +1,15 @@
 //! A packet *leaves* the host for a pod. TC egress of the pod's host end.
 //!
 //! 1 the host's own word to the pod: only its ND redirects are kept back  2 with `direct`: no service
-//! connection may take a live direct one's tuple  3 from outside: answers are not masqueraded
-//! 4 learn what the host made of the packet
+//! connection may take a live direct one's tuple  3 answers to a HostPort's calls leave as the node
+//! 4 from outside: answers are not masqueraded  5 learn what the host made of the packet
 
 use netplug_common::counter::Counter;
+use netplug_common::maps::config::HOST_PORTS;
 
 use crate::apart::Apart;
 use crate::maps;
+use crate::packet::{Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
 use crate::stage::{direct, guard};
@@ -22,9 +24,33 @@ pub fn run<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
     }
     report::count(skb, Counter::Left);
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
-    let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
+    let mut packet = Packet::blank();
+    if !V::any(skb, &mut packet) {
+        return Ok(Verdict::Next);
+    }
     direct::check_twin(&packet, config)?;
+    if config.flags & HOST_PORTS != 0 {
+        readdress::<V>(skb, &mut packet)?;
+    }
     V::note_arrival(skb, &packet);
     V::learn(skb, &mut packet, false);
     Ok(Verdict::Next)
+}
+
+/// Has another pod's answer to a HostPort's call leave as the node.
+#[inline(never)]
+fn readdress<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
+    match packet.kind {
+        Kind::Error => return V::masquerade_error(skb, packet),
+        Kind::Later => return V::follow(skb, packet, false),
+        _ => {}
+    }
+    let Some(scratch) = V::scratch() else { return Ok(()) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let left = unsafe { &mut (*scratch).entered };
+    *left = packet.tuple;
+    if V::readdress_answer(skb, packet)? && packet.fragment != 0 {
+        V::note_fragment(skb, packet, left, false)?;
+    }
+    Ok(())
 }

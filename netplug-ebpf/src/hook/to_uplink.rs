@@ -1,14 +1,16 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
 //! 1 the host's own: done, but for identifiers of its echoes and ports of its own NAT  2 redirected by us: done
-//! 3 from a pod, to where pods are not known: masquerade, errors by what they quote  4 learn what the host, and we,
+//! 3 from a pod, to where pods are not known: answers to a HostPort's calls leave as the node, and the rest is masqueraded;
+//! errors by what they quote  4 learn what the host, and we,
 //! made of the packet
 
 use netplug_common::counter::Counter;
+use netplug_common::maps::config::{Config, HOST_PORTS};
 
 use crate::apart::Apart;
 use crate::maps;
-use crate::packet::Kind;
+use crate::packet::{Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
 use crate::stage::masquerade;
@@ -42,12 +44,42 @@ fn forwarded<V: Apart>(skb: Skb) -> Outcome {
         return Ok(Verdict::Next);
     }
     report::count(skb, Counter::Left);
-    let Some(mut packet) = V::any(skb) else { return Ok(Verdict::Next) };
+    let mut packet = Packet::blank();
+    if !V::any(skb, &mut packet) {
+        return Ok(Verdict::Next);
+    }
     if packet.kind == Kind::Error {
         V::masquerade_error(skb, &mut packet)?;
         return Ok(Verdict::Next);
     }
-    V::masquerade(skb, &mut packet)?;
+    if packet.fragment != 0 {
+        return fragment::<V>(skb, &mut packet, config);
+    }
+    change::<V>(skb, &mut packet, config)?;
     V::learn(skb, &mut packet, true);
+    Ok(Verdict::Next)
+}
+
+/// Has what pods send leave as the node.
+#[inline(always)]
+fn change<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &Config) -> Result<(), Counter> {
+    let is_done = config.flags & HOST_PORTS != 0 && V::readdress_answer(skb, packet)?;
+    if is_done { Ok(()) } else { V::masquerade(skb, packet) }
+}
+
+/// A fragment that the host forwards.
+#[inline(never)]
+fn fragment<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &Config) -> Outcome {
+    let Some(scratch) = V::scratch() else { return Ok(Verdict::Next) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let left = unsafe { &mut (*scratch).entered };
+    *left = packet.tuple;
+    if packet.kind == Kind::Later && config.flags & HOST_PORTS != 0 {
+        V::follow(skb, packet, false)?;
+    }
+    if packet.tuple == *left {
+        change::<V>(skb, packet, config)?;
+    }
+    V::note_fragment(skb, packet, left, false)?;
     Ok(Verdict::Next)
 }

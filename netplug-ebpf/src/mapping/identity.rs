@@ -7,6 +7,7 @@ use netplug_common::maps::nat::IDENTITY;
 use netplug_common::tuple::{Port, Tuple};
 
 use super::{Clock, half, touch};
+use crate::apart::Apart;
 use crate::maps::Mappings;
 use crate::packet::{Header, Packet};
 
@@ -21,7 +22,7 @@ pub(super) fn is_answer<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
 /// Notes that `packet`, which the host hands to a pod, came in from outside to the pod's own address: answers are not
 /// translated. Out of line.
 #[inline(never)]
-pub fn write_identity<V: Header>(packet: &Packet<V>, clock: &Clock) {
+pub fn write_identity<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let tuple = &packet.tuple;
     let answer = tuple.reversed();
     // A flow that is masqueraded stays so.
@@ -47,7 +48,7 @@ pub fn write_identity<V: Header>(packet: &Packet<V>, clock: &Clock) {
 /// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`. `false`: there is
 /// a translation, and it has not ended.
 #[inline(always)]
-fn keep_identity<V: Header>(
+fn keep_identity<V: Apart>(
     table: &Mappings<V>,
     key: &Tuple<V>,
     address: &V::Address,
@@ -67,21 +68,24 @@ fn keep_identity<V: Header>(
             return false;
         }
     }
-    // A full map costs the answers a masquerade, as it would with the kernel's.
-    let _ = table.insert(key, &half(packet, clock, IDENTITY, *address, port), u64::from(BPF_ANY));
+    let half = half(packet, clock, IDENTITY, *address, port);
+    if table.insert(key, &half, u64::from(BPF_ANY)).is_err() && V::sweep() {
+        // Where there is no room still, the next packet tries again.
+        let _ = table.insert(key, &half, u64::from(BPF_ANY));
+    }
     true
 }
 
 /// Writes NAT_OUT's half of an identity, as a pod's answer finds it missing. Out of line.
 #[inline(never)]
-pub(super) fn write_identity_out<V: Header>(packet: &Packet<V>, clock: &Clock) {
+pub(super) fn write_identity_out<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let Tuple { source, source_port, .. } = packet.tuple;
     keep_identity(V::nat_out(), &packet.tuple, &source, source_port, packet, clock);
 }
 
 /// Keeps NAT_IN's half of an identity alive from the pod's side. Out of line.
 #[inline(never)]
-pub(super) fn write_identity_in<V: Header>(packet: &Packet<V>, clock: &Clock) {
+pub(super) fn write_identity_in<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let Tuple { source, source_port, .. } = packet.tuple;
     keep_identity(V::nat_in(), &packet.tuple.reversed(), &source, source_port, packet, clock);
 }

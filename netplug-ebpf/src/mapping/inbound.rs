@@ -39,6 +39,9 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
         touch(known, packet, clock);
         return Found::Identity;
     }
+    if mapping.kind != IDENTITY && mapping.kind != TRANSLATED {
+        return Found::Nothing;
+    }
     // A pod that is being deleted is no reason to write what DEL removes.
     if maps::endpoint::<V>(&mapping.address).is_none() {
         return Found::Nothing;

@@ -1,7 +1,7 @@
 //! What is known of a flow, for errors that quote it: nothing is put off, healed or claimed.
 
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST_PORT, IDENTITY, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::Clock;
@@ -14,7 +14,7 @@ pub fn translation_in<V: Header>(answers: &Tuple<V>, clock: &Clock) -> Option<(V
     let half = V::nat_in().get_ptr(answers)?;
     // SAFETY: the verifier knows the pointer to be a value's.
     let Mapping { kind, expires_at, address, port, .. } = unsafe { *half };
-    let is_pods = kind == TRANSLATED
+    let is_pods = matches!(kind, TRANSLATED | HOST_PORT)
         && !has_expired(expires_at, clock.low())
         && maps::endpoint::<V>(&address).is_some();
     is_pods.then_some((address, port))
@@ -24,6 +24,8 @@ pub fn translation_in<V: Header>(answers: &Tuple<V>, clock: &Clock) -> Option<(V
 pub enum Out<V: Header> {
     /// By that address and port.
     As(V::Address, Port),
+    /// The same, wherever it leaves: it answers a HostPort's call.
+    AsHostPort(V::Address, Port),
     /// As it is.
     AsItIs,
     /// Nothing is known of it.
@@ -39,6 +41,7 @@ pub fn translation_out<V: Header>(sent: &Tuple<V>, clock: &Clock) -> Out<V> {
     match kind {
         _ if has_expired(expires_at, clock.low()) => Out::Unknown,
         TRANSLATED => Out::As(address, port),
+        HOST_PORT => Out::AsHostPort(address, port),
         IDENTITY => Out::AsItIs,
         _ => Out::Unknown,
     }

@@ -9,46 +9,58 @@
 //!
 //! Functions that are out of line leave the stack, 512 bytes for a whole chain of calls, to the search for a port.
 
+mod fragments;
 mod host;
+mod host_port;
 mod identity;
 mod inbound;
 mod known;
 mod outbound;
 mod rebuild;
 mod search;
+mod sweep;
 
+pub use fragments::{follow, keep_later, note_first};
 pub use host::{reserve, take_for_host};
+pub use host_port::{answered, called};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};
 pub use known::{Out, translation_in, translation_out};
-pub use outbound::{AS_IT_IS, NONE_LEFT, source_for};
+pub use outbound::{AS_IT_IS, NO_ROOM, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
 pub use search::{find, has_socket};
+pub use sweep::sweep;
 
 use aya_ebpf::helpers::generated as helpers;
-use netplug_common::decide::mapping_life::{Stage, has_expired, next, seconds};
+use netplug_common::decide::mapping_life::{Lifetimes, Stage, has_expired, next};
 use netplug_common::maps::config::Config;
-use netplug_common::maps::nat::{Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use crate::atomic;
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 
-/// The time, as mappings have it.
+/// The time, and which way a packet goes: what puts off the end of a mapping.
 pub struct Clock {
     /// Now, in jiffies.
     pub now: u64,
-    per_second: u64,
+    is_inward: bool,
+    config: &'static Config,
 }
 
 impl Clock {
-    /// The time now.
+    /// For a packet that leaves, or is sent by a pod.
     #[inline(always)]
-    pub fn new(config: &Config) -> Self {
+    pub fn outward(config: &'static Config) -> Self {
         // SAFETY: takes nothing.
-        let now = unsafe { helpers::bpf_jiffies64() };
-        Self { now, per_second: config.jiffies_per_second }
+        Self { now: unsafe { helpers::bpf_jiffies64() }, is_inward: false, config }
+    }
+
+    /// For a packet that comes from outside.
+    #[inline(always)]
+    pub fn inward(config: &'static Config) -> Self {
+        Self { is_inward: true, ..Self::outward(config) }
     }
 
     /// The low 32 bits of jiffies, by which mappings expire.
@@ -59,7 +71,35 @@ impl Clock {
 
     #[inline(always)]
     fn after(&self, seconds: u32) -> u32 {
-        (self.now + u64::from(seconds) * self.per_second) as u32
+        (self.now + u64::from(seconds) * self.config.jiffies_per_second) as u32
+    }
+
+    /// How long mappings live.
+    #[inline(always)]
+    fn lifetimes(&self) -> &Lifetimes {
+        &self.config.lifetimes
+    }
+
+    /// Seconds from now to `expires_at`, less what `revisit` adds.
+    #[inline(always)]
+    fn seconds_until(&self, expires_at: u32) -> u32 {
+        let jiffies = expires_at.wrapping_sub(self.low());
+        let revisit = self.config.revisit_jiffies as u32;
+        let per_second = self.config.jiffies_per_second as u32;
+        jiffies.saturating_sub(revisit).checked_div(per_second).unwrap_or(0)
+    }
+
+    /// Whether a packet that goes this way answers, in a flow of that kind.
+    #[inline(always)]
+    fn is_answer(&self, kind: u8) -> bool {
+        self.is_inward == matches!(kind, TRANSLATED | HOST)
+    }
+
+    /// The end of a flow of `protocol` at `stage`. A flow on the short way is not seen for up to `revisit`.
+    #[inline(always)]
+    fn end(&self, protocol: u8, stage: Stage) -> u32 {
+        let seconds = self.config.lifetimes.seconds(protocol, stage);
+        self.after(seconds).wrapping_add(self.config.revisit_jiffies as u32)
     }
 }
 
@@ -68,10 +108,11 @@ impl Clock {
 fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock) {
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs may write at once; either is right.
     unsafe {
-        let stage =
-            next(Some(Stage::of((*mapping).stage)), packet.tuple.protocol, packet.tcp_flags);
+        let before = Some(Stage::of((*mapping).stage));
+        let protocol = packet.tuple.protocol;
+        let stage = next(before, protocol, packet.tcp_flags, clock.is_answer((*mapping).kind));
         (*mapping).stage = stage as u8;
-        (*mapping).expires_at = clock.after(seconds(packet.tuple.protocol, stage));
+        (*mapping).expires_at = clock.end(protocol, stage);
     }
 }
 
@@ -133,8 +174,9 @@ fn half<V: Header>(
     address: V::Address,
     port: Port,
 ) -> Mapping<V> {
-    let stage = next(None, packet.tuple.protocol, packet.tcp_flags);
-    let expires_at = clock.after(seconds(packet.tuple.protocol, stage));
+    let protocol = packet.tuple.protocol;
+    let stage = next(None, protocol, packet.tcp_flags, clock.is_answer(kind));
+    let expires_at = clock.end(protocol, stage);
     Mapping { address, expires_at, port, kind, stage: stage as u8 }
 }
 

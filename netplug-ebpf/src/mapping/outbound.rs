@@ -17,8 +17,10 @@ use crate::skb::Skb;
 pub const AS_IT_IS: u32 = 0;
 /// Answer of [`source_for`]: no port is left.
 pub const NONE_LEFT: u32 = 1 << 16;
+/// Answer of [`source_for`]: a port may be left, but no room to note it.
+pub const NO_ROOM: u32 = 1 << 17;
 
-/// The source port, in host order, that a packet leaving as `address` gets; or [`AS_IT_IS`], [`NONE_LEFT`].
+/// The source port, in host order, that a packet leaving as `address` gets; or [`AS_IT_IS`], [`NONE_LEFT`], [`NO_ROOM`].
 #[inline(always)]
 pub fn source_for<V: Apart>(
     skb: Skb,
@@ -47,8 +49,8 @@ pub fn source_for<V: Apart>(
         return AS_IT_IS;
     }
     let port = V::find_port(skb, packet, address);
-    if port == 0 {
-        return NONE_LEFT;
+    if port >= NONE_LEFT {
+        return port;
     }
     write_translation_out(packet, clock, address, port);
     port

@@ -13,11 +13,13 @@ use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::decide::opening::is_first;
 use netplug_common::decide::port_choice::CANDIDATES;
 use netplug_common::hash;
-use netplug_common::maps::config::Config;
+use netplug_common::maps::config::{Config, HOST_PORTS};
+use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::TRANSLATED;
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
-use crate::mapping::{Clock, half, is_half_of, keep, take, touch};
+use crate::apart::Apart;
+use crate::mapping::{Clock, NO_ROOM, NONE_LEFT, half, is_half_of, keep, take, touch};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
 use crate::{atomic, maps, report};
@@ -32,16 +34,18 @@ struct Search<'a, V: Header> {
     hash: u32,
     found: u32,
     depth: u32,
+    is_full: bool,
 }
 
-/// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. 0: there is none.
+/// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].
 /// (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
 #[inline(always)]
-pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
-    let Some(config) = maps::config() else { return 0 };
-    let clock = &Clock::new(config);
+pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
+    let Some(config) = maps::config() else { return NONE_LEFT };
+    let clock = &Clock::outward(config);
     let hash = hash::of(&packet.tuple, config.hash_key);
-    let mut search = Search { skb, packet, config, clock, address, hash, found: 0, depth: 0 };
+    let mut search =
+        Search { skb, packet, config, clock, address, hash, found: 0, depth: 0, is_full: false };
     if !is_first(packet.tcp_flags) {
         // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
         // which the same candidates are tried once more.
@@ -53,8 +57,11 @@ pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u3
         }
     }
     search.over(CANDIDATES, claim::<V>);
+    if search.is_full && V::sweep() {
+        search.over(CANDIDATES, claim::<V>);
+    }
     if search.found == 0 {
-        return 0;
+        return if search.is_full { NO_ROOM } else { NONE_LEFT };
     }
     note_depth::<V>(u64::from(search.depth));
     search.found
@@ -170,7 +177,9 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
             return GO_ON;
         }
     }
-    if cached(&answers, tuple, search.clock.now) == Some(false) || has_socket(search.skb, &answers)
+    if cached(&answers, tuple, search.clock.now) == Some(false)
+        || has_socket(search.skb, &answers)
+        || is_host_port(search.config, &answers)
     {
         return GO_ON;
     }
@@ -183,14 +192,37 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     if V::nat_in().insert(&answers, &half, u64::from(claim)).is_err() {
         // Another CPU was first, perhaps with a packet of this very flow.
         // SAFETY: the verifier knows the pointer to be a value's.
-        let winner = V::nat_in().get_ptr(&answers).map(|half| unsafe { is_half_of(&*half, tuple) });
-        if winner != Some(true) {
-            return GO_ON;
+        match V::nat_in().get_ptr(&answers).map(|half| unsafe { is_half_of(&*half, tuple) }) {
+            Some(true) => {}
+            Some(false) => return GO_ON,
+            None => {
+                search.is_full = true;
+                return STOP;
+            }
         }
     }
     search.found = u32::from(port.get());
     search.depth = index;
     STOP
+}
+
+/// Whether a port of the node leads to a pod, by this address or by any.
+#[inline(always)]
+fn is_host_port<V: Header>(config: &Config, answers: &Tuple<V>) -> bool {
+    if config.flags & HOST_PORTS == 0 {
+        return false;
+    }
+    let mut wanted = HostPort {
+        address: answers.destination,
+        port: answers.destination_port,
+        protocol: answers.protocol,
+        _pad: [0; 5],
+    };
+    if maps::host_port::<V>(&wanted).is_some() {
+        return true;
+    }
+    wanted.address = bytemuck::Zeroable::zeroed();
+    maps::host_port::<V>(&wanted).is_some()
 }
 
 /// Whether a socket of the host's would receive a packet of this tuple.

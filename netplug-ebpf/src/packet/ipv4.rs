@@ -21,6 +21,7 @@ use crate::skb::{ETHERNET, Skb, bytes_of};
 const SERVICE: u32 = 15;
 const LENGTH: u32 = 16;
 const IDENTIFICATION: u32 = 18;
+const PROTOCOL: u32 = 23;
 const CHECKSUM: u32 = 24;
 const SOURCE: u32 = 26;
 const TRANSPORT: u32 = 34;
@@ -76,7 +77,8 @@ impl Header for V4 {
             let hops = frame.add(22).read();
             Some(Packet {
                 tuple,
-                transport: TRANSPORT,
+                transport: TRANSPORT as u16,
+                fragment: 0,
                 kind: Kind::Plain,
                 tcp_flags,
                 hops,
@@ -132,39 +134,31 @@ impl Header for V4 {
         skb.at::<u8>(23).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
     }
 
-    #[inline(always)]
-    fn any(skb: Skb) -> Option<Packet<Self>> {
-        let head = skb.load::<[u32; 5]>(14)?;
+    #[inline(never)]
+    fn any(skb: Skb, packet: &mut Packet<Self>) -> bool {
+        let Some(head) = skb.load::<[u32; 5]>(14) else { return false };
         let [first, ..] = head[0].to_ne_bytes();
         let header_length = u32::from(first & 0x0f) * 4;
         if first >> 4 != 4 || header_length < Self::HEADER_LENGTH {
-            return None;
+            return false;
         }
         let [_, _, fragment_high, fragment_low] = head[1].to_ne_bytes();
         let [hops, protocol, ..] = head[2].to_ne_bytes();
         let fragment = u16::from_ne_bytes([fragment_high, fragment_low]) & FRAGMENT;
-        let mut packet = Packet {
-            tuple: Tuple {
-                source: Ipv4 { octets: head[3].to_ne_bytes() },
-                destination: Ipv4 { octets: head[4].to_ne_bytes() },
-                source_port: Port::new(0),
-                destination_port: Port::new(0),
-                protocol,
-                _pad: [0; 3],
-            },
-            transport: 14 + header_length,
-            kind: Kind::Other,
-            tcp_flags: 0,
-            hops,
-            icmp_type: 0,
-        };
+        packet.tuple.source = Ipv4 { octets: head[3].to_ne_bytes() };
+        packet.tuple.destination = Ipv4 { octets: head[4].to_ne_bytes() };
+        packet.tuple.protocol = protocol;
+        packet.transport = 14 + header_length as u16;
+        packet.hops = hops;
+        if fragment != 0 {
+            packet.fragment = IDENTIFICATION as u16;
+        }
         if fragment & OFFSET == 0 {
             packet.read_transport(skb, header_length == Self::HEADER_LENGTH);
+        } else {
+            packet.kind = Kind::Later;
         }
-        if fragment != 0 {
-            packet.kind = Kind::Other;
-        }
-        Some(packet)
+        true
     }
 
     #[inline(always)]
@@ -210,5 +204,18 @@ impl Header for V4 {
         skb.add_to_header_checksum(CHECKSUM, address_delta)?;
         // Source and destination lie together in the tuple as they do in the header.
         skb.store(SOURCE, bytes_of(&to.source), 8)
+    }
+
+    /// The header's own checksum takes care of what a sum over the whole packet would see.
+    #[inline(always)]
+    fn write_addresses_alone(skb: Skb, to: &Tuple<Self>, address_delta: u32) -> Result<(), ()> {
+        Self::write_addresses(skb, to, address_delta)
+    }
+
+    #[inline(always)]
+    fn fragment(skb: Skb, offset: u16) -> Option<(u32, u8)> {
+        let id = skb.load::<u16>(u32::from(offset))?;
+        let protocol = skb.load::<u8>(PROTOCOL)?;
+        Some((u32::from(id), protocol))
     }
 }

@@ -5,8 +5,8 @@
 //!  22 source                       38 destination
 //!  54 ports, where there are no extension headers
 //! ```
-//! Its own: no checksum in the header; extension headers, of which none is walked: such packets, fragments among
-//! them, are the host's to carry.
+//! Its own: no checksum in the header; extension headers between it and the transport. The first few are passed over, up to
+//! what changes or hides what lies behind: a routing header that is not done with, authentication, encryption.
 
 use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
 use netplug_common::ip::{IpVersion, Ipv6, V6};
@@ -37,6 +37,63 @@ struct Frame {
     source_port: Port,
     destination_port: Port,
     tail: [u8; 4],
+}
+
+/// Headers (RFC 8200 §4) that are passed over at most; who sends more has something to hide.
+const EXTENSIONS: u32 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+/// Offset of the identification in a fragment header.
+const FRAGMENT_ID: u32 = 4;
+
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// Where the extension headers end.
+struct End {
+    /// What lies there: the transport, or the header that stopped the walk.
+    protocol: u8,
+    /// Whether a fragment header said that it is not the first.
+    is_later: bool,
+    offset: u32,
+    /// Offset of a fragment's identification, or 0.
+    fragment: u32,
+}
+
+/// Passes over the extension headers from `offset` on, of which the first is a `protocol`.
+#[inline(always)]
+fn walk(skb: Skb, offset: u32, protocol: u8) -> End {
+    let mut end = End { protocol, is_later: false, offset, fragment: 0 };
+    let length = skb.length();
+    let mut passed = 0;
+    while passed < EXTENSIONS && is_extension(end.protocol) && !end.is_later {
+        let Some(head) = skb.load::<u32>(end.offset) else { break };
+        let [next, units, high, low] = head.to_ne_bytes();
+        // Hop-by-hop options stand first or not at all; a route with stops to come hides where the packet goes.
+        if (end.protocol == HOP_BY_HOP && passed > 0) || (end.protocol == ROUTING && low != 0) {
+            break;
+        }
+        let mut size = 8 + 8 * u32::from(units);
+        if end.protocol == FRAGMENT {
+            if end.fragment != 0 {
+                break;
+            }
+            end.fragment = end.offset + FRAGMENT_ID;
+            end.is_later = u16::from_be_bytes([high, low]) & !7 != 0;
+            size = 8;
+        }
+        if end.offset + size > length {
+            break;
+        }
+        end.offset += size;
+        end.protocol = next;
+        passed += 1;
+    }
+    end
 }
 
 #[inline(always)]
@@ -79,7 +136,8 @@ impl Header for V6 {
             let hops = frame.add(21).read();
             Some(Packet {
                 tuple,
-                transport: TRANSPORT,
+                transport: TRANSPORT as u16,
+                fragment: 0,
                 kind: Kind::Plain,
                 tcp_flags,
                 hops,
@@ -110,7 +168,11 @@ impl Header for V6 {
             protocol,
             _pad: [0; 3],
         };
-        Some((tuple, offset + Self::HEADER_LENGTH))
+        let end = walk(skb, offset + Self::HEADER_LENGTH, protocol);
+        if end.is_later {
+            return None;
+        }
+        Some((Tuple { protocol: end.protocol, ..tuple }, end.offset))
     }
 
     #[inline(always)]
@@ -129,39 +191,34 @@ impl Header for V6 {
         skb.at::<u8>(20).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
     }
 
-    #[inline(always)]
-    fn any(skb: Skb) -> Option<Packet<Self>> {
-        let frame = skb.at::<[u8; TRANSPORT as usize]>(0)?.cast::<u8>();
+    #[inline(never)]
+    fn any(skb: Skb, packet: &mut Packet<Self>) -> bool {
+        let Some(frame) = skb.at::<[u8; TRANSPORT as usize]>(0) else { return false };
+        let frame = frame.cast::<u8>();
         // SAFETY: `at` checked 54 bytes.
-        let (version, protocol, hops, source, destination) = unsafe {
-            (
-                frame.add(14).read() >> 4,
-                frame.add(20).read(),
-                frame.add(21).read(),
-                address(frame.add(22)),
-                address(frame.add(38)),
-            )
+        let (version, protocol) = unsafe {
+            packet.hops = frame.add(21).read();
+            packet.tuple.source = address(frame.add(22));
+            packet.tuple.destination = address(frame.add(38));
+            (frame.add(14).read() >> 4, frame.add(20).read())
         };
         if version != 6 {
-            return None;
+            return false;
         }
-        let mut packet = Packet {
-            tuple: Tuple {
-                source,
-                destination,
-                source_port: Port::new(0),
-                destination_port: Port::new(0),
-                protocol,
-                _pad: [0; 3],
-            },
-            transport: TRANSPORT,
-            kind: Kind::Other,
-            tcp_flags: 0,
-            hops,
-            icmp_type: 0,
-        };
-        packet.read_transport(skb, true);
-        Some(packet)
+        packet.tuple.protocol = protocol;
+        packet.transport = TRANSPORT as u16;
+        if is_extension(protocol) {
+            let end = walk(skb, TRANSPORT, protocol);
+            packet.transport = end.offset as u16;
+            packet.fragment = end.fragment as u16;
+            packet.tuple.protocol = end.protocol;
+            if end.is_later {
+                packet.kind = Kind::Later;
+                return true;
+            }
+        }
+        packet.read_transport(skb, protocol == packet.tuple.protocol);
+        true
     }
 
     /// IPv6 has no identification; the first word has the flow label.
@@ -202,5 +259,18 @@ impl Header for V6 {
     #[inline(always)]
     fn write_addresses(skb: Skb, to: &Tuple<Self>, _address_delta: u32) -> Result<(), ()> {
         skb.store(SOURCE, bytes_of(&to.source), 32)
+    }
+
+    /// Nothing in the packet makes up for the change, so a sum that came with it follows.
+    #[inline(always)]
+    fn write_addresses_alone(skb: Skb, to: &Tuple<Self>, _address_delta: u32) -> Result<(), ()> {
+        skb.store_summed(SOURCE, bytes_of(&to.source), 32)
+    }
+
+    #[inline(always)]
+    fn fragment(skb: Skb, offset: u16) -> Option<(u32, u8)> {
+        let id = skb.load::<u32>(u32::from(offset))?;
+        let protocol = skb.load::<u8>(u32::from(offset) - FRAGMENT_ID)?;
+        Some((id, protocol))
     }
 }

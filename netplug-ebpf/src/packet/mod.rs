@@ -8,8 +8,8 @@ pub mod quote;
 pub mod rewrite;
 
 use netplug_common::decide::identity::Identity;
-use netplug_common::decide::opening::{Moment, moment};
-use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+use netplug_common::decide::opening::{Moment, moment, sctp_flags};
+use netplug_common::tuple::{Port, SCTP, TCP, Tuple, UDP};
 
 use crate::maps::Maps;
 use crate::skb::Skb;
@@ -19,13 +19,15 @@ use crate::skb::Skb;
 pub enum Kind {
     /// TCP or UDP right behind a header of the fixed length. Only these are learned.
     Plain,
-    /// TCP or UDP behind a longer header. Translated, but never learned.
+    /// TCP or UDP behind a longer header, or in a first fragment; SCTP. Translated, but never learned.
     Optioned,
     /// An ICMP echo request or reply. Translated, but never learned.
     Echo,
     /// An ICMP error. What it quotes is read by `quote`; its own tuple has no ports.
     Error,
-    /// A fragment, another protocol or message. The tuple has addresses and protocol; ports only of a first fragment.
+    /// A fragment that is not the first. The tuple has addresses and protocol.
+    Later,
+    /// Another protocol or message, and what is broken off. The tuple has addresses and protocol.
     Other,
 }
 
@@ -34,11 +36,13 @@ pub enum Kind {
 pub struct Packet<V: Maps> {
     /// Who speaks to whom.
     pub tuple: Tuple<V>,
-    /// Offset of the transport header.
-    pub transport: u32,
+    /// Offset of the transport header; see [`Packet::at`].
+    pub transport: u16,
+    /// Offset of a fragment's identification; 0 where it is whole.
+    pub fragment: u16,
     /// How far it can be read.
     pub kind: Kind,
-    /// TCP's flags byte; 0 for others.
+    /// TCP's flags byte, or what stands for it of SCTP; 0 for others.
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub hops: u8,
@@ -50,8 +54,9 @@ pub struct Packet<V: Maps> {
 pub trait Header: Maps {
     /// Reads a [`Kind::Plain`] packet; `None` for all others. The hit path's reader.
     fn plain(skb: Skb) -> Option<Packet<Self>>;
-    /// Reads any packet of the family; `None` where its header is broken off.
-    fn any(skb: Skb) -> Option<Packet<Self>>;
+    /// Reads any packet of the family into `packet`; `false` where its header is broken off. Out of line, and in place: a
+    /// reader needs much of the stack, and its callers' callees need it after.
+    fn any(skb: Skb, packet: &mut Packet<Self>) -> bool;
     /// What routing goes by besides addresses, as `struct bpf_fib_lookup` has it: type of service, or traffic class and flow
     /// label.
     fn flow_information(skb: Skb) -> u32;
@@ -79,6 +84,10 @@ pub trait Header: Maps {
     ) -> Result<(), ()>;
     /// Writes another source and destination address, and what of their delta concerns the header.
     fn write_addresses(skb: Skb, to: &Tuple<Self>, address_delta: u32) -> Result<(), ()>;
+    /// The same for a packet that has no checksum over a pseudo-header: a later fragment, SCTP.
+    fn write_addresses_alone(skb: Skb, to: &Tuple<Self>, address_delta: u32) -> Result<(), ()>;
+    /// The identification of a fragment that lies at `offset`, and the protocol that its header names.
+    fn fragment(skb: Skb, offset: u16) -> Option<(u32, u8)>;
     /// Flags for `bpf_l4_csum_replace` when a pseudo-header changes.
     const PSEUDO_HEADER: u64;
     /// Whether the family's ICMP checksum covers a pseudo-header (RFC 4443 §2.3).
@@ -86,10 +95,30 @@ pub trait Header: Maps {
 }
 
 impl<V: Header> Packet<V> {
+    /// To be read into.
+    #[inline(always)]
+    pub fn blank() -> Self {
+        Self {
+            tuple: bytemuck::Zeroable::zeroed(),
+            transport: 0,
+            fragment: 0,
+            kind: Kind::Other,
+            tcp_flags: 0,
+            hops: 0,
+            icmp_type: 0,
+        }
+    }
+
     /// Where the segment stands in its connection's life; datagrams are always under way.
     #[inline(always)]
     pub fn moment(&self) -> Moment {
         moment(self.tcp_flags)
+    }
+
+    /// The offset of what lies `offset` bytes into the transport header.
+    #[inline(always)]
+    pub fn at(&self, offset: u32) -> u32 {
+        u32::from(self.transport) + offset
     }
 
     /// Whether its tuple has what masquerade goes by: ports, or an echo's identifier.
@@ -113,15 +142,15 @@ impl<V: Header> Packet<V> {
             ..Identity::default()
         };
         if self.tuple.protocol == TCP {
-            let [sequence, acknowledgement] = skb.load::<[u32; 2]>(self.transport + 4)?;
+            let [sequence, acknowledgement] = skb.load::<[u32; 2]>(self.at(4))?;
             identity.first = sequence;
             identity.second = acknowledgement;
         } else if self.tuple.protocol == UDP {
-            identity.first = u32::from(skb.load::<u16>(self.transport + 4)?);
-            if let Some([second, third]) = skb.load::<[u32; 2]>(self.transport + 8) {
+            identity.first = u32::from(skb.load::<u16>(self.at(4))?);
+            if let Some([second, third]) = skb.load::<[u32; 2]>(self.at(8)) {
                 identity.second = second;
                 identity.third = third;
-            } else if let Some(second) = skb.load::<u32>(self.transport + 8) {
+            } else if let Some(second) = skb.load::<u32>(self.at(8)) {
                 identity.second = second;
             }
         }
@@ -135,17 +164,19 @@ impl<V: Header> Packet<V> {
     #[inline(always)]
     fn read_transport(&mut self, skb: Skb, has_plain_header: bool) {
         let protocol = self.tuple.protocol;
-        if protocol == TCP || protocol == UDP {
-            let Some([source, destination]) = skb.load::<[u16; 2]>(self.transport) else { return };
-            if protocol == TCP {
-                let Some(flags) = skb.load::<u8>(self.transport + 13) else { return };
-                self.tcp_flags = flags;
+        if protocol == TCP || protocol == UDP || protocol == SCTP {
+            let Some([source, destination]) = skb.load::<[u16; 2]>(self.at(0)) else { return };
+            if protocol != UDP {
+                let offset = if protocol == TCP { 13 } else { 12 };
+                let Some(flags) = skb.load::<u8>(self.at(offset)) else { return };
+                self.tcp_flags = if protocol == TCP { flags } else { sctp_flags(flags) };
             }
             self.tuple.source_port = Port { octets: source.to_ne_bytes() };
             self.tuple.destination_port = Port { octets: destination.to_ne_bytes() };
-            self.kind = if has_plain_header { Kind::Plain } else { Kind::Optioned };
+            let is_plain = has_plain_header && self.fragment == 0 && protocol != SCTP;
+            self.kind = if is_plain { Kind::Plain } else { Kind::Optioned };
         } else if protocol == V::ICMP {
-            let Some([start, rest]) = skb.load::<[u32; 2]>(self.transport) else { return };
+            let Some([start, rest]) = skb.load::<[u32; 2]>(self.at(0)) else { return };
             let [message, ..] = start.to_ne_bytes();
             let [high, low, ..] = rest.to_ne_bytes();
             self.icmp_type = message;
@@ -156,7 +187,7 @@ impl<V: Header> Packet<V> {
             } else if message == V::ECHO_REPLY {
                 self.tuple.destination_port = identifier;
                 self.kind = Kind::Echo;
-            } else if V::ERRORS.contains(&message) {
+            } else if V::ERRORS.contains(&message) && self.fragment == 0 {
                 self.kind = Kind::Error;
             }
         }

@@ -1,7 +1,6 @@
 //! ARP (RFC 826) and neighbour discovery (RFC 4861): who claims which address.
 
 use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V6};
-use netplug_common::tuple::UDP;
 
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
@@ -18,37 +17,11 @@ pub const REDIRECT: u8 = 137;
 /// The hop limit that discovery must arrive with (RFC 4861 §6.1, §7.1, §8.1).
 pub const HOPS: u8 = 255;
 
-/// Whether discovery may lie behind a header of this kind: hop-by-hop options, routing, authentication, destination options
-/// (RFC 8200 §4). Not behind a fragment's: hosts ignore it there (RFC 6980).
+/// Whether discovery, or more headers, may lie behind a header of this kind that was not passed over: hop-by-hop options,
+/// routing, fragment, authentication, destination options (RFC 8200 §4).
 #[inline(always)]
 pub fn may_follow(header: u8) -> bool {
-    matches!(header, 0 | 43 | 51 | 60)
-}
-
-/// What lies behind a fragment header (RFC 8200 §4.5).
-pub struct Fragment {
-    /// The kind of the header behind it, in the first fragment.
-    pub next: u8,
-    /// The source port, where that is UDP's and this the first fragment.
-    pub udp_source: Option<u16>,
-}
-
-/// Reads the fragment header of a packet that has one right behind its IPv6 header.
-#[inline(always)]
-pub fn fragment(skb: Skb, packet: &Packet<V6>) -> Option<Fragment> {
-    const FRAGMENT: u8 = 44;
-    const OFFSET: u16 = !7;
-    if packet.tuple.protocol != FRAGMENT {
-        return None;
-    }
-    let [next, _, high, low] = skb.load::<u32>(packet.transport)?.to_ne_bytes();
-    let is_first = u16::from_be_bytes([high, low]) & OFFSET == 0;
-    let udp_source = if next == UDP && is_first {
-        skb.load::<u16>(packet.transport + 8).map(u16::from_be)
-    } else {
-        None
-    };
-    Some(Fragment { next, udp_source })
+    matches!(header, 0 | 43 | 44 | 51 | 60)
 }
 
 /// Whether a packet is one of discovery's.

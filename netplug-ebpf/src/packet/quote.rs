@@ -8,7 +8,7 @@
 
 use netplug_common::checksum::{add, updated};
 use netplug_common::decide::rewrite::deltas;
-use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+use netplug_common::tuple::{Port, SCTP, TCP, Tuple, UDP};
 
 use crate::packet::rewrite::{add_pseudo_header, checksum_offset};
 use crate::packet::{Header, Packet};
@@ -25,12 +25,17 @@ pub struct Quote<V: Header> {
     is_reply: bool,
 }
 
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP || protocol == SCTP
+}
+
 /// Reads what `packet`, an error, quotes; `None` where no port or identifier of it can be had.
 #[inline(always)]
 pub fn read<V: Header>(skb: Skb, packet: &Packet<V>) -> Option<Quote<V>> {
-    let (mut tuple, transport) = V::quoted(skb, packet.transport + HEADER)?;
+    let (mut tuple, transport) = V::quoted(skb, packet.at(HEADER))?;
     let mut is_reply = false;
-    if tuple.protocol == TCP || tuple.protocol == UDP {
+    if has_ports(tuple.protocol) {
         let [source, destination] = skb.load::<[u16; 2]>(transport)?;
         tuple.source_port = Port { octets: source.to_ne_bytes() };
         tuple.destination_port = Port { octets: destination.to_ne_bytes() };
@@ -63,12 +68,12 @@ pub fn translate<V: Header>(
 ) -> Result<(), ()> {
     let change = deltas(&quote.tuple, inner);
     let mut sum = write_ports(skb, quote, inner, change.addresses, change.ports)?;
-    V::write_quoted_addresses(skb, packet.transport + HEADER, inner, change.addresses)?;
+    V::write_quoted_addresses(skb, packet.at(HEADER), inner, change.addresses)?;
     // A header with a checksum of its own sums up to the same as before.
     if V::ICMP_HAS_PSEUDO_HEADER {
         sum = add(sum, change.addresses);
     }
-    let checksum = packet.transport + checksum_offset(packet.tuple.protocol);
+    let checksum = packet.at(checksum_offset(packet.tuple.protocol));
     if sum != 0 {
         skb.add_to_checksum(checksum, sum, 0)?;
     }
@@ -92,11 +97,15 @@ fn write_ports<V: Header>(
     port_delta: u32,
 ) -> Result<u32, ()> {
     let protocol = quote.tuple.protocol;
-    if protocol == TCP || protocol == UDP {
+    if has_ports(protocol) {
         skb.store(quote.transport, bytes_of(&inner.source_port), 4)?;
     } else {
         let identifier = if quote.is_reply { inner.destination_port } else { inner.source_port };
         skb.store(quote.transport + 4, bytes_of(&identifier), 2)?;
+    }
+    if protocol == SCTP {
+        // Its checksum is one of the whole packet, of which no receiver has more than the quote.
+        return Ok(port_delta);
     }
     let at = quote.transport + checksum_offset(protocol);
     let has_pseudo_header = protocol != V::ICMP || V::ICMP_HAS_PSEUDO_HEADER;

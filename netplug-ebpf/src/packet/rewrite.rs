@@ -1,13 +1,15 @@
 //! The only writer of packets' addresses, ports and checksums.
 
 use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
+use netplug_common::counter::Counter;
+use netplug_common::crc32c;
 use netplug_common::decide::rewrite::deltas;
 use netplug_common::ip::IpVersion;
-use netplug_common::tuple::{TCP, Tuple, UDP};
+use netplug_common::tuple::{SCTP, TCP, Tuple, UDP};
 
 use crate::packet::ethernet::Mac;
 use crate::packet::{Header, Kind, Packet};
-use crate::skb::{Skb, bytes_of};
+use crate::skb::{ETHERNET, Skb, bytes_of};
 
 /// What a cached flow makes of a packet, computed when it was learned.
 pub struct ShortWay<V: IpVersion> {
@@ -40,6 +42,7 @@ pub const fn checksum_offset(protocol: u8) -> u32 {
     match protocol {
         TCP => 16,
         UDP => 6,
+        SCTP => 8,
         _ => 2,
     }
 }
@@ -54,7 +57,7 @@ pub fn add_to_transport_checksum<V: Header>(
     port_delta: u32,
 ) -> Result<(), ()> {
     let protocol = packet.tuple.protocol;
-    let offset = packet.transport + checksum_offset(protocol);
+    let offset = packet.at(checksum_offset(protocol));
     let keep_zero = if protocol == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
     if address_delta != 0 {
         add_pseudo_header::<V>(skb, offset, address_delta, keep_zero)?;
@@ -81,19 +84,40 @@ pub fn add_pseudo_header<V: Header>(
     skb.add_to_checksum(offset, delta, PLAIN | flags)
 }
 
+/// Makes `packet` one of the tuple `to`, or tells why it cannot: then it must be dropped.
+#[inline(always)]
+pub fn become_tuple<V: Header>(
+    skb: Skb,
+    packet: &mut Packet<V>,
+    to: &Tuple<V>,
+) -> Result<(), Counter> {
+    let Tuple { protocol, source_port, destination_port, .. } = packet.tuple;
+    let changes_ports = source_port != to.source_port || destination_port != to.destination_port;
+    if protocol == SCTP && packet.fragment != 0 && changes_ports {
+        return Err(Counter::SctpFragment);
+    }
+    translate(skb, packet, to).map_err(|()| Counter::RewriteFailed)
+}
+
 /// Makes `packet`, of a kind that has ports, one of the tuple `to`, and remembers it so.
 /// After an error the packet may be half written and must be dropped.
 #[inline(always)]
-pub fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> Result<(), ()> {
+fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> Result<(), ()> {
     let change = deltas(&packet.tuple, to);
+    if packet.tuple.protocol == SCTP {
+        V::write_addresses_alone(skb, to, change.addresses)?;
+        write_sctp_ports(skb, packet, to)?;
+        packet.tuple = *to;
+        return Ok(());
+    }
     V::write_addresses(skb, to, change.addresses)?;
     match packet.kind {
         Kind::Plain | Kind::Optioned => {
             add_to_transport_checksum::<V>(skb, packet, change.addresses, change.ports)?;
-            skb.store(packet.transport, bytes_of(&to.source_port), 4)?;
+            skb.store(packet.at(0), bytes_of(&to.source_port), 4)?;
         }
         Kind::Echo => {
-            let checksum = packet.transport + checksum_offset(packet.tuple.protocol);
+            let checksum = packet.at(checksum_offset(packet.tuple.protocol));
             if V::ICMP_HAS_PSEUDO_HEADER && change.addresses != 0 {
                 add_pseudo_header::<V>(skb, checksum, change.addresses, 0)?;
             }
@@ -106,10 +130,52 @@ pub fn translate<V: Header>(skb: Skb, packet: &mut Packet<V>, to: &Tuple<V>) -> 
             } else {
                 to.destination_port
             };
-            skb.store(packet.transport + 4, bytes_of(&identifier), 2)?;
+            skb.store(packet.at(4), bytes_of(&identifier), 2)?;
         }
-        Kind::Error | Kind::Other => return Err(()),
+        Kind::Error | Kind::Later | Kind::Other => return Err(()),
     }
     packet.tuple = *to;
     Ok(())
+}
+
+/// Gives a later fragment, which has no ports, other addresses; nothing is written where they are the same.
+#[inline(always)]
+pub fn readdress<V: Header>(
+    skb: Skb,
+    packet: &mut Packet<V>,
+    source: &V::Address,
+    destination: &V::Address,
+) -> Result<(), ()> {
+    let before = packet.tuple;
+    packet.tuple.source = *source;
+    packet.tuple.destination = *destination;
+    if packet.tuple == before {
+        return Ok(());
+    }
+    V::write_addresses_alone(skb, &packet.tuple, deltas(&before, &packet.tuple).addresses)
+}
+
+/// Writes SCTP's ports, and its checksum where it has one already: a sender leaves it 0 for a device to fill in
+/// (`sctp_packet_pack`, net/sctp/output.c). Out of line. The ports of a fragment cannot be changed.
+#[inline(never)]
+fn write_sctp_ports<V: Header>(skb: Skb, packet: &Packet<V>, to: &Tuple<V>) -> Result<(), ()> {
+    let before = skb.load::<u32>(packet.at(0)).ok_or(())?;
+    let [a, b] = to.source_port.octets;
+    let [c, d] = to.destination_port.octets;
+    let after = u32::from_ne_bytes([a, b, c, d]);
+    if before == after {
+        return Ok(());
+    }
+    if packet.fragment != 0 {
+        return Err(());
+    }
+    let checksum = skb.load::<u32>(packet.at(8)).ok_or(())?;
+    let end = ETHERNET + V::length(skb);
+    let length = end.saturating_sub(packet.at(0)) as u16;
+    skb.store_summed(packet.at(0), bytes_of(&after), 4)?;
+    if checksum == 0 {
+        return Ok(());
+    }
+    let checksum = checksum ^ crc32c::delta((before ^ after).to_ne_bytes(), length);
+    skb.store_summed(packet.at(8), bytes_of(&checksum), 4)
 }

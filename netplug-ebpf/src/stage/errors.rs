@@ -10,7 +10,7 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
-use netplug_common::maps::config::MASQUERADE;
+use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE};
 use netplug_common::tuple::Tuple;
 
 use crate::mapping::{self, Clock};
@@ -24,11 +24,14 @@ use crate::skb::Skb;
 pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
     let Some(config) = maps::config() else { return Ok(()) };
     let Some(quote) = quote::read(skb, packet) else { return Ok(()) };
-    if config.flags & MASQUERADE == 0 || quote.tuple.source != packet.tuple.destination {
+    if config.flags & (MASQUERADE | HOST_PORTS) == 0
+        || quote.tuple.source != packet.tuple.destination
+    {
         return Ok(());
     }
     let answers = quote.tuple.reversed();
-    let Some((address, port)) = mapping::translation_in::<V>(&answers, &Clock::new(config)) else {
+    let Some((address, port)) = mapping::translation_in::<V>(&answers, &Clock::inward(config))
+    else {
         return Ok(());
     };
     let inner = Tuple { source: address, source_port: port, ..quote.tuple };
@@ -38,36 +41,43 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     Ok(())
 }
 
-/// Translates an error of a pod's that leaves.
+/// Translates an error of a pod's that leaves, for the outside or another pod.
 #[inline(always)]
 pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
-    let (Some(config), Some(uplink)) = (maps::config(), maps::uplink(skb.ifindex())) else {
-        return Ok(());
-    };
-    let Tuple { source, destination, .. } = &packet.tuple;
-    if config.flags & MASQUERADE == 0
-        || V::masquerade_address(uplink).is_unspecified()
-        || maps::endpoint::<V>(source).is_none()
-        || destination.is_link_local()
-        || V::is_exempt(destination)
-    {
-        return Ok(());
-    }
-    let Some(quote) = quote::read(skb, packet) else { return Err(Counter::NotTranslatable) };
-    if quote.tuple.destination != *source {
-        return Err(Counter::NotTranslatable);
+    let Some(config) = maps::config() else { return Ok(()) };
+    let is_due = is_masqueraded(skb, packet, config);
+    let Some(quote) = quote::read(skb, packet) else { return unless(is_due) };
+    if quote.tuple.destination != packet.tuple.source {
+        return unless(is_due);
     }
     let sent = quote.tuple.reversed();
-    match mapping::translation_out::<V>(&sent, &Clock::new(config)) {
-        mapping::Out::AsItIs => Ok(()),
-        mapping::Out::Unknown => Err(Counter::NotTranslatable),
-        mapping::Out::As(address, port) => {
-            let inner = Tuple { destination: address, destination_port: port, ..quote.tuple };
-            let outer = Tuple { source: address, ..packet.tuple };
-            quote::translate(skb, packet, &quote, &outer, &inner)
-                .map_err(|()| Counter::RewriteFailed)?;
-            report::count(skb, Counter::Masqueraded);
-            Ok(())
-        }
-    }
+    let (address, port) = match mapping::translation_out::<V>(&sent, &Clock::outward(config)) {
+        mapping::Out::AsHostPort(address, port) => (address, port),
+        mapping::Out::As(address, port) if is_due => (address, port),
+        mapping::Out::AsItIs | mapping::Out::As(..) => return Ok(()),
+        mapping::Out::Unknown => return unless(is_due),
+    };
+    let inner = Tuple { destination: address, destination_port: port, ..quote.tuple };
+    let outer = Tuple { source: address, ..packet.tuple };
+    quote::translate(skb, packet, &quote, &outer, &inner).map_err(|()| Counter::RewriteFailed)?;
+    report::count(skb, Counter::Masqueraded);
+    Ok(())
+}
+
+/// What cannot be translated does not leave, where it would have to be.
+#[inline(always)]
+fn unless(is_due: bool) -> Result<(), Counter> {
+    if is_due { Err(Counter::NotTranslatable) } else { Ok(()) }
+}
+
+/// Whether a packet is a pod's that leaves by an uplink, to where it is not known.
+#[inline(always)]
+fn is_masqueraded<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> bool {
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return false };
+    let Tuple { source, destination, .. } = &packet.tuple;
+    config.flags & MASQUERADE != 0
+        && !V::masquerade_address(uplink).is_unspecified()
+        && maps::endpoint::<V>(source).is_some()
+        && !destination.is_link_local()
+        && !V::is_exempt(destination)
 }

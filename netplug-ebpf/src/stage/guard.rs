@@ -8,8 +8,8 @@
 //! - a source MAC that is not the pod's
 //! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's; ARP of any other kind (hosts heed
 //!   some of it: `arp_process`, net/ipv4/arp.c)
-//! - router advertisements and ND redirects from a pod; answers as a DHCP server; what may be either behind IPv6 extension
-//!   headers
+//! - router advertisements and ND redirects from a pod; answers as a DHCP server; what may be either behind more IPv6
+//!   extension headers than are passed over
 //! - the host's own ND redirects to a pod: they would send it past the host (IPv6 has no `send_redirects`)
 //!
 //! On a hit nothing is checked: an entry is bound to the interface whose packet was checked when it was made.
@@ -21,7 +21,7 @@ use netplug_common::tuple::{Tuple, UDP};
 
 use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
-use crate::skb::Skb;
+use crate::skb::{ETHERNET, Skb};
 
 /// Port of DHCP servers (RFC 2131 §4.1).
 const DHCP_SERVER: u16 = 67;
@@ -84,14 +84,10 @@ pub fn check_host<V: Rules>(skb: Skb) -> Result<(), Counter> {
     if V::ICMP != V6::ICMP {
         return Ok(());
     }
-    match V::any(skb) {
-        Some(packet)
-            if packet.tuple.protocol == V::ICMP && packet.icmp_type == neighbour::REDIRECT =>
-        {
-            Err(Counter::NeighbourRedirect)
-        }
-        _ => Ok(()),
-    }
+    // The kernel writes them without extension headers (`ndisc_send_redirect`, net/ipv6/ndisc.c).
+    let is_redirect =
+        V::is_icmp(skb) && skb.load::<u8>(ETHERNET + V::HEADER_LENGTH) == Some(neighbour::REDIRECT);
+    if is_redirect { Err(Counter::NeighbourRedirect) } else { Ok(()) }
 }
 
 #[inline(always)]
@@ -122,28 +118,18 @@ impl Rules for V6 {
     #[inline(always)]
     fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
-            let is_to_link = packet.tuple.destination.is_link_local();
-            if let Some(fragment) = neighbour::fragment(skb, packet) {
-                if fragment.udp_source == Some(Self::DHCP_SERVER) {
-                    return Err(Counter::DhcpServer);
-                }
-                let is_hidden = is_to_link && neighbour::may_follow(fragment.next);
-                return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
-            }
             let is_hidden = neighbour::may_follow(packet.tuple.protocol)
-                && (packet.hops == neighbour::HOPS || is_to_link);
+                && (packet.hops == neighbour::HOPS || packet.tuple.destination.is_link_local());
             return if is_hidden { Err(Counter::HiddenDiscovery) } else { Ok(()) };
         }
         match packet.icmp_type {
             neighbour::ROUTER_ADVERTISEMENT | neighbour::REDIRECT => {
                 Err(Counter::RouterAdvertisement)
             }
-            neighbour::NEIGHBOUR_ADVERTISEMENT => {
-                match neighbour::advertised(skb, packet.transport) {
-                    Some(target) if target.is_link_local() || is_own::<V6>(skb, &target) => Ok(()),
-                    _ => Err(Counter::NeighbourClaim),
-                }
-            }
+            neighbour::NEIGHBOUR_ADVERTISEMENT => match neighbour::advertised(skb, packet.at(0)) {
+                Some(target) if target.is_link_local() || is_own::<V6>(skb, &target) => Ok(()),
+                _ => Err(Counter::NeighbourClaim),
+            },
             _ => Ok(()),
         }
     }

@@ -76,7 +76,7 @@ fn fill<V: Header>(
     to_uplink: bool,
     scratch: &mut Scratch<V>,
 ) -> Option<()> {
-    let Scratch { visit, flow, lookup } = scratch;
+    let Scratch { visit, flow, lookup, .. } = scratch;
     // Read anew: the packet's entry may lie before its interface was taken away, and its leaving behind.
     let is_served =
         maps::port(visit.entered_by).is_some() || maps::uplink(visit.entered_by).is_some();

@@ -21,7 +21,7 @@ use netplug_common::tuple::{Port, TCP, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::{self, Clock, Found};
-use crate::packet::rewrite::translate;
+use crate::packet::rewrite::become_tuple;
 use crate::packet::{Header, Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
@@ -41,7 +41,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
         return Ok(());
     }
     if is_ours(packet, config) {
-        let is_held = mapping::reserve(packet, &Clock::new(config));
+        let is_held = mapping::reserve(packet, &Clock::outward(config));
         // By another uplink's address it may be a pod's packet that we have masqueraded there: that one lies upon this.
         return if is_held || *source != address { Ok(()) } else { Err(Counter::TupleInUse) };
     }
@@ -52,18 +52,20 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     {
         return Ok(());
     }
+    if packet.kind == Kind::Later {
+        return V::follow_outbound(skb, packet);
+    }
     if !packet.has_ports() {
         return Err(Counter::NotTranslatable);
     }
-    let clock = Clock::new(config);
+    let clock = Clock::outward(config);
     let port = match mapping::source_for(skb, packet, &clock, &address) {
         mapping::AS_IT_IS => return Ok(()),
         mapping::NONE_LEFT => return Err(Counter::PortsExhausted),
+        mapping::NO_ROOM => return Err(Counter::MappingsFull),
         port => port,
     };
-    if !leave_as(skb, packet, &address, port) {
-        return Err(Counter::RewriteFailed);
-    }
+    leave_as(skb, packet, &address, port)?;
     report::count(skb, Counter::Masqueraded);
     log::masqueraded(skb, port as u16);
     Ok(())
@@ -71,10 +73,80 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
 
 /// Gives a packet its new source. Out of line: the search for a port has the stack to itself.
 #[inline(never)]
-fn leave_as<V: Header>(skb: Skb, packet: &mut Packet<V>, address: &V::Address, port: u32) -> bool {
+fn leave_as<V: Apart>(
+    skb: Skb,
+    packet: &mut Packet<V>,
+    address: &V::Address,
+    port: u32,
+) -> Result<(), Counter> {
     let port = Port::new(port as u16);
     let to = Tuple { source: *address, source_port: port, ..packet.tuple };
-    translate(skb, packet, &to).is_ok()
+    become_tuple(skb, packet, &to)
+}
+
+/// Notes what has become of a fragment that had entered, or come to leave, as `entered`; those behind it follow.
+#[inline(always)]
+pub fn first_fragment<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    entered: &Tuple<V>,
+    is_inward: bool,
+) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
+    if packet.kind == Kind::Later {
+        return Ok(());
+    }
+    if !is_inward {
+        return mapping::note_first(skb, packet, entered, &Clock::outward(config), true);
+    }
+    // The host has had its own already.
+    let is_pods = packet.tuple != *entered;
+    if !is_pods && !V::fast_addresses(config).contains(&entered.destination) {
+        return Ok(());
+    }
+    mapping::note_first(skb, packet, entered, &Clock::inward(config), is_pods)
+}
+
+/// Has a later fragment of a pod's leave as the first of its datagram.
+#[inline(always)]
+pub fn later_outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
+    let clock = Clock::outward(config);
+    if mapping::follow(skb, packet, &clock)? {
+        report::count(skb, Counter::Masqueraded);
+        return Ok(());
+    }
+    let is_kept = mapping::keep_later(skb, packet, &clock);
+    Err(if is_kept { Counter::FragmentKept } else { Counter::FirstMissing })
+}
+
+/// Has a later fragment from outside go where the first of its datagram went.
+#[inline(always)]
+pub fn later_inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
+    let clock = Clock::inward(config);
+    if mapping::follow(skb, packet, &clock)? {
+        if !V::fast_addresses(config).contains(&packet.tuple.destination) {
+            report::count(skb, Counter::Unmasqueraded);
+        }
+    } else if V::fast_addresses(config).contains(&packet.tuple.destination)
+        && mapping::keep_later(skb, packet, &clock)
+    {
+        report::count(skb, Counter::FragmentKept);
+    }
+    Ok(())
+}
+
+/// Has a later fragment of what a pod sends, or gets, go where the first of its datagram went, if a HostPort led it.
+#[inline(always)]
+pub fn later_of_pods<V: Header>(
+    skb: Skb,
+    packet: &mut Packet<V>,
+    is_inward: bool,
+) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
+    let clock = if is_inward { Clock::inward(config) } else { Clock::outward(config) };
+    mapping::follow(skb, packet, &clock).map(drop)
 }
 
 /// Whether a packet leaves by an address and a port that masquerade might give to another, and is not a pod's.
@@ -90,8 +162,15 @@ fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
 #[inline(always)]
 pub fn own<V: Header>(skb: Skb) {
     let Some(config) = maps::config() else { return };
-    let packet = if V::is_icmp(skb) { V::any(skb) } else { V::plain(skb) };
-    let Some(packet) = packet else { return };
+    let mut packet = Packet::blank();
+    if V::is_icmp(skb) {
+        if !V::any(skb, &mut packet) {
+            return;
+        }
+    } else {
+        let Some(plain) = V::plain(skb) else { return };
+        packet = plain;
+    }
     let is_told = match packet.kind {
         Kind::Echo => packet.icmp_type != V::ECHO_REQUEST,
         // Resets, and what answers for sockets that are gone, come from a raw socket, whose port is its protocol.
@@ -102,18 +181,21 @@ pub fn own<V: Header>(skb: Skb) {
         }),
     };
     if !is_told && config.flags & MASQUERADE != 0 && is_ours(&packet, config) {
-        mapping::take_for_host(&packet, &Clock::new(config));
+        mapping::take_for_host(&packet, &Clock::outward(config));
     }
 }
 
 /// Gives an answer its pod's address back.
 #[inline(always)]
-pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
+pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
     let Some(config) = maps::config() else { return Ok(()) };
-    if config.flags & MASQUERADE == 0 || !packet.has_ports() {
+    if config.flags & MASQUERADE == 0 {
         return Ok(());
     }
-    let clock = Clock::new(config);
+    if !packet.has_ports() {
+        return Ok(());
+    }
+    let clock = Clock::inward(config);
     let mut to = packet.tuple;
     let mut found = mapping::inbound(skb, packet, &clock, &mut to);
     if found == Found::Nothing {
@@ -128,7 +210,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
         }
     }
     if found == Found::Translation {
-        translate(skb, packet, &to).map_err(|()| Counter::RewriteFailed)?;
+        become_tuple(skb, packet, &to)?;
         report::count(skb, Counter::Unmasqueraded);
     }
     Ok(())
@@ -137,7 +219,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
 /// Notes a packet that the host hands to a pod, if it came in from outside to that very address: by what was noted of it when
 /// it did, since one that was translated looks the same by now.
 #[inline(always)]
-pub fn arrived<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
+pub fn arrived<V: Apart>(skb: Skb, packet: &Packet<V>, config: &'static Config) {
     if config.flags & MASQUERADE == 0 || !packet.has_ports() || V::is_exempt(&packet.tuple.source) {
         return;
     }
@@ -145,7 +227,7 @@ pub fn arrived<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
     // SAFETY: the verifier knows the pointer to be a value's. One that is overwritten meanwhile is another tuple's.
     let (is_call, entered_by) = unsafe { ((*visit).entered == packet.tuple, (*visit).entered_by) };
     if is_call && maps::uplink(entered_by).is_some() && is_for_pod_behind::<V>(skb, packet) {
-        mapping::write_identity(packet, &Clock::new(config));
+        mapping::write_identity(packet, &Clock::inward(config));
     }
 }
 

@@ -4,6 +4,7 @@ pub mod direct;
 pub mod errors;
 pub mod flow_cache;
 pub mod guard;
+pub mod host_port;
 pub mod learn;
 pub mod masquerade;
 pub mod own;

@@ -1,8 +1,9 @@
 //! `netplug flows`: what the flow cache knows.
 
+use super::interface;
 use super::output::{Format, json, table};
-use super::{interface, protocol};
 use crate::datapath::Datapath;
+use crate::protocol;
 
 pub fn run(format: Format, datapath: &Datapath) -> anyhow::Result<()> {
     let flows = datapath.flows()?;
@@ -16,7 +17,7 @@ pub fn run(format: Format, datapath: &Datapath) -> anyhow::Result<()> {
             "as it came".into()
         };
         [
-            protocol(flow.protocol),
+            protocol::name(flow.protocol),
             format!("{} > {}", flow.source, flow.destination),
             interface(flow.entered_by),
             left,

@@ -105,17 +105,6 @@ fn interface(ifindex: u32) -> String {
     crate::datapath::interface_name(ifindex).unwrap_or_else(|_| format!("#{ifindex}"))
 }
 
-/// A protocol's name, or its number.
-fn protocol(number: u8) -> String {
-    match number {
-        1 => "icmp".into(),
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        58 => "icmpv6".into(),
-        number => number.to_string(),
-    }
-}
-
 fn mac(mac: [u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }

@@ -1,8 +1,8 @@
 //! `netplug nat`: the ports that masquerade holds.
 
 use super::output::{Format, json, table};
-use super::protocol;
 use crate::datapath::Datapath;
+use crate::protocol;
 
 pub fn run(format: Format, datapath: &Datapath) -> anyhow::Result<()> {
     let mappings = datapath.mappings()?;
@@ -11,7 +11,7 @@ pub fn run(format: Format, datapath: &Datapath) -> anyhow::Result<()> {
     }
     let rows = mappings.into_iter().map(|mapping| {
         [
-            protocol(mapping.protocol),
+            protocol::name(mapping.protocol),
             mapping.source.to_string(),
             mapping.seen_as.to_string(),
             mapping.destination.to_string(),

@@ -2,7 +2,7 @@
 //!
 //! Alone: 1 lease addresses  2 make the bridge, if it is missing  3 make the veth, its other end in the pod
 //! 4 set up the pod's end  5 plug the host's end in  6 set the node up and load the programs, if that is due
-//! 7 register the endpoint  8 tell the host the pod's MAC  9 wait until packets pass  10 answer
+//! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass  11 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
 //! Whatever fails, the steps before it are undone in reverse.
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, del, pod_end, reply, resolv_conf, settings};
+use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings};
 use crate::datapath::{Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
@@ -150,6 +150,7 @@ fn alone<'a>(
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
     make_known(&netlink, &bridge, &endpoint, rollback)?;
+    host_ports::open(&netlink, &datapath, &endpoint, &config.host_ports()?)?;
     veth::await_running(&netlink, &host_end.name)?;
     pod.enter(|netlink| veth::await_running(netlink, &request.ifname))?;
 

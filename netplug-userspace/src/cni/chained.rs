@@ -10,7 +10,7 @@ use super::add::{bridge_of, make_known};
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, del, settings};
+use super::{Error, del, host_ports, settings};
 use crate::datapath::{Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
@@ -89,10 +89,10 @@ fn join(
     datapath.register(&endpoint)?;
     let owner = endpoint.owner;
     rollback.push(move || del::forget(owner));
-    match &found.bridge {
-        Some(bridge) => make_known(netlink, bridge, &endpoint, rollback),
-        None => Ok(()),
+    if let Some(bridge) = &found.bridge {
+        make_known(netlink, bridge, &endpoint, rollback)?;
     }
+    host_ports::open(netlink, &datapath, &endpoint, &config.host_ports()?)
 }
 
 /// Finds the interface that `previous` speaks of.

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use super::chained::Found;
 use super::config::Config;
 use super::request::Request;
-use super::{Error, chained, reply};
+use super::{Error, chained, host_ports, reply};
 use crate::datapath::Datapath;
 use crate::ipam::Store;
 use crate::node::namespace::Namespace;
@@ -53,7 +53,15 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
         );
     }
     match Datapath::open()? {
-        Some(datapath) => wrong.extend(datapath.check(&found.endpoint(request, &config))?),
+        Some(datapath) => {
+            let endpoint = found.endpoint(request, &config);
+            wrong.extend(datapath.check(&endpoint)?);
+            let open = datapath.host_ports()?;
+            let wanted = host_ports::of_pod(&config.host_ports()?, &endpoint.addresses)?;
+            for port in wanted.iter().filter(|port| !open.contains(&(endpoint.owner, **port))) {
+                wrong.push(format!("HostPort {port} is not open"));
+            }
+        }
         None => wrong.push("the programs are not loaded".into()),
     }
     if wrong.is_empty() { Ok(()) } else { Err(Error::Drift(wrong)) }

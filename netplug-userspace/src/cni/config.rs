@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Error;
+use super::{Error, host_ports};
 use crate::ipam::{Range, RangeSet, store};
 use crate::node::Mac;
 
@@ -39,8 +39,6 @@ const IPAM_KEYS: &[&str] = &[
     "resolvConf",
 ];
 
-const CHAIN_PORTMAP: &str =
-    "chain the portmap plugin behind netplug, and take the capability from netplug's part";
 const NO_BANDWIDTH: &str =
     "netplug does not limit bandwidth, and its short way passes by what other plugins limit";
 
@@ -204,6 +202,7 @@ impl Config {
         if config.flow_cache == Some(0) {
             return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
         }
+        config.host_ports()?;
         config.masquerade()?;
         config.revisit()?;
         Ok(config)
@@ -276,6 +275,11 @@ impl Config {
         Ok(addresses)
     }
 
+    /// The HostPorts that the runtime wants for the pod, by `portMappings`.
+    pub(super) fn host_ports(&self) -> Result<Vec<host_ports::Wanted>, Error> {
+        host_ports::read(self.capability("portMappings").unwrap_or(&Value::Null))
+    }
+
     /// The MAC that the runtime wants for the pod, by `mac`.
     pub(super) fn wanted_mac(&self) -> Result<Option<Mac>, Error> {
         match self.capability("mac").and_then(Value::as_str) {
@@ -296,7 +300,6 @@ impl Config {
                 _ => false,
             };
             let instead = match key.to_ascii_lowercase().as_str() {
-                "portmappings" => ("runtimeConfig.portMappings", CHAIN_PORTMAP),
                 "bandwidth" => ("runtimeConfig.bandwidth", NO_BANDWIDTH),
                 "ipranges" => ("runtimeConfig.ipRanges", "name the ranges in ipam.ranges"),
                 _ => continue,
@@ -530,13 +533,13 @@ mod tests {
 
     #[test]
     fn what_a_pod_would_come_up_without_is_refused_in_either_spelling() {
-        for key in ["portMappings", "PortMappings"] {
-            let config = json!({"runtimeConfig": {key: [{"HostPort": 80, "ContainerPort": 80}]}});
-            assert!(wrong(config).contains("chain the portmap plugin"));
+        for key in ["bandwidth", "Bandwidth"] {
+            let config = json!({"runtimeConfig": {key: {"ingressRate": 1_000}}});
+            assert!(wrong(config).contains("does not limit bandwidth"));
         }
         assert!(
             Config::read(
-                &json!({"runtimeConfig": {"portMappings": [], "dns": {"Servers": ["10.0.0.10"]}}})
+                &json!({"runtimeConfig": {"bandwidth": {}, "dns": {"Servers": ["10.0.0.10"]}}})
             )
             .is_ok()
         );

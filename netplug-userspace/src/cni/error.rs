@@ -112,6 +112,7 @@ impl Error {
             Self::Ipam(ipam::Error::File { .. }) => 102,
             Self::Node(_) => 103,
             Self::Datapath(datapath::Error::NoPorts { .. }) => 108,
+            Self::Datapath(datapath::Error::HostPortTaken { .. }) => 109,
             Self::Datapath(_) => 104,
             Self::Drift(_) => 105,
             Self::Several(_) => 106,

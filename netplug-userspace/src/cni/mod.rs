@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod del;
 mod error;
+mod host_ports;
 mod loopback;
 mod pod_end;
 mod reply;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
+use netplug_common::decide::mapping_life::Lifetimes;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{
-    Config, LEARN_TCP, MASQUERADE, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+    Config, HOST_PORTS, LEARN_TCP, MASQUERADE, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
@@ -65,6 +66,7 @@ impl Datapath {
             config.jiffies_per_second = per_second;
             config.revisit_jiffies = 20 * per_second;
             config.epoch = 1;
+            config.lifetimes = Lifetimes::DEFAULT;
             config.local_ports = LOCAL_PORTS;
             config.masquerade_ports = PortRanges::without(&[NODE_PORTS, LOCAL_PORTS]);
         })
@@ -98,7 +100,9 @@ impl Datapath {
                 Steering::Direct => STEERING_DIRECT,
             };
             config.revisit_jiffies = jiffies(settings.revisit, per_second);
-            config.flags = if settings.masquerade { MASQUERADE } else { 0 }
+            // Whether there are HostPorts is no setting.
+            config.flags = config.flags & HOST_PORTS
+                | if settings.masquerade { MASQUERADE } else { 0 }
                 | if settings.learns_tcp { LEARN_TCP } else { 0 };
             if let Some((local, left)) = ports {
                 config.local_ports = local;

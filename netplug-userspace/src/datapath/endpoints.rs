@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::Pod;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
-use netplug_common::maps::nat::HOST;
+use netplug_common::maps::nat::{HOST, SPARE};
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
@@ -34,6 +34,11 @@ impl Datapath {
             gone.insert(endpoint.ifindex);
         }
         for ifindex in gone {
+            if let Some(owner) = self.owner_of(ifindex)?
+                && owner != endpoint.owner
+            {
+                self.close_host_ports(owner)?;
+            }
             self.forget(ifindex)?;
         }
         let port = PodPort {
@@ -117,6 +122,8 @@ impl Datapath {
     /// Detaches from every endpoint of `owner`, voids all learned flows, and removes its entries. Call before the veth is
     /// removed. Content when there is nothing. Returns the interface indexes that had been registered.
     pub fn unregister(&self, owner: Owner) -> Result<Vec<u32>, Error> {
+        // First, so that no call comes in any more.
+        self.close_host_ports(owner)?;
         let ports = entries(&self.maps.ports()?, "PORTS")?;
         let mine: Vec<u32> = ports
             .into_iter()
@@ -180,7 +187,12 @@ impl Datapath {
         }
         let mut nat_in = self.maps.nat_in::<V>()?;
         for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
-            if mapping.kind != HOST && !pods.contains(&mapping.address) {
+            let pod = match mapping.kind {
+                HOST => continue,
+                SPARE => &tuple.destination,
+                _ => &mapping.address,
+            };
+            if !pods.contains(pod) {
                 remove(&mut nat_in, &tuple, V::NAT_IN)?;
             }
         }

@@ -8,9 +8,12 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::attach::PROGRAMS;
-use super::{Datapath, Error, maps, pin};
+use super::{Datapath, Error, maps, pin, sockets};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netplug.bpf.o"));
+
+/// Digest of the object, the build script's.
+pub(super) const DIGEST: &str = env!("NETPLUG_OBJECT_DIGEST");
 
 /// The eBPF object that is built into the binary.
 #[must_use]
@@ -90,6 +93,9 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
         })?;
     }
     datapath.reattach()?;
+    if sockets::are_attached() {
+        sockets::attach()?;
+    }
     fs::write(LOADED, mark(level)).map_err(|source| Error::File {
         verb: "write",
         path: LOADED.into(),
@@ -128,16 +134,16 @@ fn program<'a>(
 /// Says which object is loaded, and how much it tells, so that another replaces it and the same does not.
 pub(super) const LOADED: &str = "/run/netplug/loaded";
 
-/// What [`LOADED`] says of this build's object. Its digest is the build script's.
+/// What [`LOADED`] says of this build's object.
 fn mark(level: LogLevel) -> String {
-    format!("{} {}", env!("NETPLUG_OBJECT_DIGEST"), level.number())
+    format!("{DIGEST} {}", level.number())
 }
 
 /// Whether this build's programs are loaded, however much they tell.
 pub(super) fn is_current() -> Result<bool, Error> {
     let loaded = loaded()?;
     let digest = loaded.as_deref().and_then(|mark| mark.split(' ').next());
-    Ok(digest == Some(env!("NETPLUG_OBJECT_DIGEST")))
+    Ok(digest == Some(DIGEST))
 }
 
 fn loaded() -> Result<Option<String>, Error> {

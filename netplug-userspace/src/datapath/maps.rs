@@ -8,6 +8,7 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::counters::Count;
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::flow::Flow;
+use netplug_common::maps::host_port::{HostPort, Target};
 use netplug_common::maps::nat::Mapping;
 use netplug_common::maps::port::PodPort;
 use netplug_common::maps::uplink::UplinkEntry;
@@ -35,6 +36,15 @@ pub(super) const NAMES: &[&str] = &[
     "NAT_OUT6",
     "NAT_IN4",
     "NAT_IN6",
+    "HOSTPORTS4",
+    "HOSTPORTS6",
+    "LOCALS4",
+    "LOCALS6",
+    "SOCKETS4",
+    "SOCKETS6",
+    "FRAGMENTS4",
+    "FRAGMENTS6",
+    "HELD",
 ];
 
 /// A hash of ours.
@@ -51,6 +61,8 @@ pub(super) trait Family: IpVersion {
     const VISITS: &'static str;
     const NAT_OUT: &'static str;
     const NAT_IN: &'static str;
+    const HOST_PORTS: &'static str;
+    const LOCALS: &'static str;
     /// An address as prefixes have it.
     type Octets: Pod + Copy + Eq;
 }
@@ -62,6 +74,8 @@ impl Family for V4 {
     const VISITS: &'static str = "VISITS4";
     const NAT_OUT: &'static str = "NAT_OUT4";
     const NAT_IN: &'static str = "NAT_IN4";
+    const HOST_PORTS: &'static str = "HOSTPORTS4";
+    const LOCALS: &'static str = "LOCALS4";
     type Octets = [u8; 4];
 }
 
@@ -72,6 +86,8 @@ impl Family for V6 {
     const VISITS: &'static str = "VISITS6";
     const NAT_OUT: &'static str = "NAT_OUT6";
     const NAT_IN: &'static str = "NAT_IN6";
+    const HOST_PORTS: &'static str = "HOSTPORTS6";
+    const LOCALS: &'static str = "LOCALS6";
     type Octets = [u8; 16];
 }
 
@@ -121,6 +137,9 @@ pub(super) fn refuse_other_shapes() -> Result<(), Error> {
         }
         if is_there(&V::NAT_IN) {
             Maps.nat_in::<V>()?;
+        }
+        if is_there(&V::HOST_PORTS) {
+            Maps.host_ports::<V>()?;
         }
         Ok(())
     }
@@ -188,6 +207,17 @@ impl Maps {
 
     pub(super) fn nat_out<V: Family>(&self) -> Result<Table<Tuple<V>, Mapping<V>>, Error> {
         table(V::NAT_OUT)
+    }
+
+    pub(super) fn host_ports<V: Family>(&self) -> Result<Table<HostPort<V>, Target<V>>, Error> {
+        table(V::HOST_PORTS)
+    }
+
+    pub(super) fn locals<V: Family>(&self) -> Result<Table<V::Address, u32>, Error>
+    where
+        V::Address: Pod,
+    {
+        table(V::LOCALS)
     }
 
     pub(super) fn nat_in<V: Family>(&self) -> Result<Table<Tuple<V>, Mapping<V>>, Error> {

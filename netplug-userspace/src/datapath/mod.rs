@@ -5,9 +5,11 @@ mod attach;
 mod clsact;
 mod config;
 mod endpoints;
+mod host_ports;
 mod load;
 mod maps;
 mod pin;
+mod sockets;
 mod uplinks;
 mod view;
 
@@ -21,6 +23,7 @@ use ipnetwork::IpNetwork;
 use crate::digest;
 
 pub use attach::{How, PROGRAMS, interface_name};
+pub use host_ports::HostPort;
 pub use load::{LogLevel, load, object, run_logger};
 pub use pin::{Lock, directory, unload};
 pub use view::{Count, FlowView, MappingView, Totals};
@@ -117,6 +120,22 @@ pub enum Error {
         /// Whose.
         ifindex: u32,
     },
+    /// Another pod has the port of the node.
+    #[error(
+        "HostPort {wanted} clashes with {open}, which another pod has; DEL that pod, or name another port"
+    )]
+    HostPortTaken {
+        /// What was asked for.
+        wanted: HostPort,
+        /// What there is.
+        open: HostPort,
+    },
+    /// There is no place for socket hooks.
+    #[error(
+        "no control groups of version 2 are mounted, which HostPorts need for the node's own processes; mount them with: \
+         mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    )]
+    NoControlGroups,
     /// The host's ephemeral ports leave none for masquerade.
     #[error(
         "masquerade has no ports: net.ipv4.ip_local_port_range is {first} {last}, and the rest are NodePorts; narrow it, or \

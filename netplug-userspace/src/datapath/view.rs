@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::flow::{DIRECT, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
-use netplug_common::maps::nat::IDENTITY;
+use netplug_common::maps::nat::{HOST_PORT, IDENTITY};
 use netplug_common::tuple::{Port, Tuple};
 use serde::Serialize;
 
@@ -48,7 +48,8 @@ pub struct MappingView {
     pub destination: SocketAddr,
     /// The address and port that the outside sees.
     pub seen_as: SocketAddr,
-    /// `translated`, or `identity` for a connection that came in from outside.
+    /// `translated`; `identity` for a connection that came in from outside to the pod's address; `host port` for one that came in
+    /// to the node's.
     pub kind: &'static str,
     /// Whether the answers' half is there; a missing one heals by itself.
     pub whole: bool,
@@ -171,7 +172,11 @@ impl Datapath {
                     source,
                     destination,
                     seen_as: socket(mapping.address, mapping.port),
-                    kind: if mapping.kind == IDENTITY { "identity" } else { "translated" },
+                    kind: match mapping.kind {
+                        IDENTITY => "identity",
+                        HOST_PORT => "host port",
+                        _ => "translated",
+                    },
                     whole: nat_in.get(&left.reversed(), 0).is_ok(),
                 }
             })

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::checksum;
-use super::layer::{Arp, Icmp, Ip, Layer, Neighbour, Tcp, Udp};
+use super::layer::{Arp, Icmp, Ip, Layer, Neighbour, Sctp, Tcp, Udp};
 
 /// Protocol numbers and Ethernet types.
 pub(super) mod number {
@@ -15,6 +15,7 @@ pub(super) mod number {
     pub const ICMPV6: u8 = 58;
     pub const NO_NEXT: u8 = 59;
     pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const SCTP: u8 = 132;
     pub const IPV4: u16 = 0x0800;
     pub const ARP: u16 = 0x0806;
     pub const IPV6: u16 = 0x86dd;
@@ -43,12 +44,17 @@ fn network(ip: &Ip, inner: &[Layer]) -> Vec<u8> {
     let six = ip.source.is_ipv6();
     let (protocol, content) = match inner.split_first() {
         Some((
-            layer @ (Layer::Tcp(_) | Layer::Udp(_) | Layer::Icmp(_) | Layer::Neighbour(_)),
+            layer @ (Layer::Tcp(_)
+            | Layer::Udp(_)
+            | Layer::Sctp(_)
+            | Layer::Icmp(_)
+            | Layer::Neighbour(_)),
             rest,
         )) => {
             let protocol = match layer {
                 Layer::Tcp(_) => number::TCP,
                 Layer::Udp(_) => number::UDP,
+                Layer::Sctp(_) => number::SCTP,
                 _ if six => number::ICMPV6,
                 _ => number::ICMP,
             };
@@ -109,6 +115,9 @@ fn ipv6(ip: &Ip, protocol: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn transport(layer: &Layer, ip: Option<&Ip>, content: &[u8]) -> Vec<u8> {
+    if let Layer::Sctp(layer) = layer {
+        return sctp(layer, content);
+    }
     let six = ip.is_some_and(|ip| ip.source.is_ipv6());
     let (mut message, at, protocol, bad) = match layer {
         Layer::Tcp(tcp) => (self::tcp(tcp), 16, number::TCP, tcp.bad_checksum),
@@ -152,6 +161,18 @@ fn tcp(tcp: &Tcp) -> Vec<u8> {
 
 fn udp(udp: &Udp, content: usize) -> Vec<u8> {
     [udp.source.to_be_bytes(), udp.destination.to_be_bytes(), short(8 + content), [0, 0]].concat()
+}
+
+fn sctp(sctp: &Sctp, content: &[u8]) -> Vec<u8> {
+    let mut packet = [sctp.source.to_be_bytes(), sctp.destination.to_be_bytes()].concat();
+    packet.extend([1, 2, 3, 4, 0, 0, 0, 0, sctp.chunk, 0]);
+    packet.extend(short(4 + content.len()));
+    packet.extend(content);
+    if !sctp.no_checksum {
+        let sum = checksum::crc32c(&packet);
+        packet[8..12].copy_from_slice(&sum);
+    }
+    packet
 }
 
 fn icmp(icmp: &Icmp, kind: u8) -> Vec<u8> {

@@ -24,6 +24,19 @@ pub fn finish(mut sum: u64) -> u16 {
     !u16::try_from(sum).expect("folded")
 }
 
+/// SCTP's checksum of `packet`, whose own field is zero, as it lies on the wire (RFC 9260 appendix A).
+#[must_use]
+pub fn crc32c(packet: &[u8]) -> [u8; 4] {
+    let mut crc = u32::MAX;
+    for octet in packet {
+        crc ^= u32::from(*octet);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    (!crc).to_le_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

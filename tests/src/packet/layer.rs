@@ -16,6 +16,8 @@ pub enum Layer {
     Tcp(Tcp),
     /// UDP.
     Udp(Udp),
+    /// SCTP.
+    Sctp(Sctp),
     /// ICMP or ICMPv6; which, its IP layer says.
     Icmp(Icmp),
     /// ARP.
@@ -85,6 +87,19 @@ pub struct Udp {
     pub(super) bad_checksum: bool,
 }
 
+/// An SCTP header and the type of the first chunk, which is the payload's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sctp {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// Type of the first chunk.
+    pub chunk: u8,
+    /// Whether the checksum field is left zero, as for a device that fills it in.
+    pub no_checksum: bool,
+}
+
 /// An ICMP header, as far as both families have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Icmp {
@@ -132,7 +147,7 @@ macro_rules! into_layer {
         }
     )*};
 }
-into_layer!(Eth Ip Tcp Udp Icmp Arp Neighbour Payload);
+into_layer!(Eth Ip Tcp Udp Sctp Icmp Arp Neighbour Payload);
 
 /// A frame from one of the cast to another.
 #[must_use]
@@ -284,6 +299,26 @@ impl Udp {
     #[must_use]
     pub const fn bad_checksum(self) -> Self {
         Self { bad_checksum: true, ..self }
+    }
+}
+
+/// An SCTP packet that carries data.
+#[must_use]
+pub const fn sctp(source: u16, destination: u16) -> Sctp {
+    Sctp { source, destination, chunk: 0, no_checksum: false }
+}
+
+impl Sctp {
+    /// With a first chunk of this type.
+    #[must_use]
+    pub const fn chunk(self, chunk: u8) -> Self {
+        Self { chunk, ..self }
+    }
+
+    /// Without a checksum.
+    #[must_use]
+    pub const fn no_checksum(self) -> Self {
+        Self { no_checksum: true, ..self }
     }
 }
 

@@ -16,6 +16,7 @@
 mod build;
 pub mod checksum;
 mod difference;
+mod fragments;
 mod layer;
 mod pcap;
 mod show;
@@ -23,10 +24,11 @@ mod show;
 use std::ops::Div;
 
 pub use difference::{assert_same, difference};
-pub use layer::{Arp, Eth, Icmp, Ip, Layer, Neighbour, Payload, Tcp, Udp};
+pub use fragments::fragments;
+pub use layer::{Arp, Eth, Icmp, Ip, Layer, Neighbour, Payload, Sctp, Tcp, Udp};
 pub use layer::{arp_reply, arp_request, echo, echo_reply, eth, ip, ipv4, ipv6};
 pub use layer::{
-    neighbour_advertisement, neighbour_solicitation, payload, router_message, tcp, udp,
+    neighbour_advertisement, neighbour_solicitation, payload, router_message, sctp, tcp, udp,
 };
 pub use layer::{port_unreachable, quoting, too_big};
 pub use pcap::write_pcap;

@@ -135,6 +135,22 @@ fn transport(
             lines.push(format!("udp  {source} > {destination} length {}{sum}", short(message, 4)?));
             octets(message.get(8..)?, lines)
         }
+        number::SCTP => {
+            let mut zeroed = message.to_vec();
+            zeroed.get_mut(8..12)?.fill(0);
+            let sum = match message.get(8..12)? {
+                [0, 0, 0, 0] => " checksum none",
+                sum if is_part || sum == checksum::crc32c(&zeroed) => "",
+                _ => " checksum wrong",
+            };
+            let chunk = *message.get(12)?;
+            lines.push(format!(
+                "sctp {} > {} chunk {chunk}{sum}",
+                short(message, 0)?,
+                short(message, 2)?
+            ));
+            octets(message.get(16..)?, lines)
+        }
         number::ICMP | number::ICMPV6 => {
             let (kind, code) = (*message.first()?, *message.get(1)?);
             lines.push(format!("icmp type {kind} code {code} rest {:#010x}{sum}", long(4)?));

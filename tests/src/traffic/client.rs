@@ -17,6 +17,7 @@ use crate::namespace::Namespace;
 pub struct Dial<'n> {
     namespace: &'n Namespace,
     to: SocketAddr,
+    from_ip: Option<IpAddr>,
     from_port: u16,
     patience: Duration,
 }
@@ -25,7 +26,13 @@ impl<'n> Dial<'n> {
     /// A client in `namespace` that will speak to `to`.
     #[must_use]
     pub const fn new(namespace: &'n Namespace, to: SocketAddr) -> Self {
-        Self { namespace, to, from_port: 0, patience: PATIENCE }
+        Self { namespace, to, from_ip: None, from_port: 0, patience: PATIENCE }
+    }
+
+    /// From this address, rather than one that the kernel chooses.
+    #[must_use]
+    pub const fn from_ip(self, from_ip: IpAddr) -> Self {
+        Self { from_ip: Some(from_ip), ..self }
     }
 
     /// From this port, rather than one that the kernel chooses.
@@ -79,9 +86,9 @@ impl<'n> Dial<'n> {
             Protocol::Udp => SocketType::DGRAM,
         };
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-        if self.from_port != 0 {
+        if self.from_port != 0 || self.from_ip.is_some() {
             set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddr::new(any, self.from_port))?;
+            bind(&socket, &SocketAddr::new(self.from_ip.unwrap_or(any), self.from_port))?;
         }
         set_socket_timeout(&socket, Timeout::Recv, Some(self.patience))?;
         // Linux bounds connect(2) by this, too.

@@ -1,0 +1,313 @@
+//! HostPorts: connections that came in to a port of the node, and go to a pod.
+//!
+//! The way in is one half, in NAT_IN, and heals by itself: HOSTPORTS says the same again. The way back is the other, in NAT_OUT,
+//! and a spare of it lies in NAT_IN by the tuple as the pod gets it.
+//! A pod that calls itself gets its own packet from the node's address, and answers that: two more halves, for the way there.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
+use aya_ebpf::helpers::generated as helpers;
+use netplug_common::counter::Counter;
+use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::decide::opening::is_first;
+use netplug_common::ip::Address;
+use netplug_common::maps::config::Config;
+use netplug_common::maps::host_port::HostPort;
+use netplug_common::maps::nat::{HOST_PORT, Mapping, SPARE};
+use netplug_common::tuple::{TCP, Tuple, UDP};
+
+use super::{Clock, touch};
+use crate::apart::Apart;
+use crate::maps::{Mappings, Scratch};
+use crate::packet::{Header, Packet, ethernet};
+use crate::skb::{Skb, bytes_of};
+use crate::{maps, report, route};
+
+/// Whether a packet calls a HostPort. Then all halves of its flow are written, and the scratch's `tuple` is what it becomes.
+#[inline(always)]
+pub fn called<V: Apart>(
+    skb: Skb,
+    packet: &Packet<V>,
+    config: &Config,
+    clock: &Clock,
+    scratch: &mut Scratch<V>,
+) -> Result<bool, Counter> {
+    if let Some(known) = V::nat_in().get_ptr(&packet.tuple) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let mapping = unsafe { &*known };
+        if !has_expired(mapping.expires_at, clock.low()) {
+            match mapping.kind {
+                HOST_PORT => {
+                    scratch.half.address = mapping.address;
+                    scratch.half.port = mapping.port;
+                    if maps::endpoint::<V>(&scratch.half.address).is_some() {
+                        return outcome(hold_halves(packet, clock, scratch, false));
+                    }
+                }
+                // A call of the pod's own address, by the very ports of a call of its HostPort: the pod could not tell them
+                // apart.
+                SPARE => return Err(Counter::TupleInUse),
+                _ => return Ok(false),
+            }
+        }
+    }
+    if answers_itself(packet, clock, scratch) {
+        return outcome(hold_halves(packet, clock, scratch, false));
+    }
+    if !find_target(skb, packet, config, scratch)
+        || (!is_first(packet.tcp_flags) && has_connection(skb, &packet.tuple))
+    {
+        return Ok(false);
+    }
+    outcome(hold_halves(packet, clock, scratch, true))
+}
+
+const IN_USE: u32 = 1;
+const NO_ROOM: u32 = 2;
+
+#[inline(always)]
+fn outcome(failed: u32) -> Result<bool, Counter> {
+    match failed {
+        0 => Ok(true),
+        NO_ROOM => Err(Counter::MappingsFull),
+        _ => Err(Counter::TupleInUse),
+    }
+}
+
+/// Whether a pod answers, by the node's address, a call that is its own, and of which NAT_IN has lost the half: the caller's
+/// port is the answer's destination's. Puts pod and port into the scratch's `half`.
+#[inline(always)]
+fn answers_itself<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Scratch<V>) -> bool {
+    let Scratch { half, tuple, .. } = scratch;
+    *tuple = packet.tuple;
+    turn(tuple);
+    tuple.source = packet.tuple.source;
+    let Some(known) = V::nat_out().get_ptr(&*tuple) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let known = unsafe { &*known };
+    half.address = packet.tuple.source;
+    half.port = packet.tuple.destination_port;
+    known.kind == HOST_PORT
+        && known.address == packet.tuple.destination
+        && known.port == packet.tuple.destination_port
+        && !has_expired(known.expires_at, clock.low())
+}
+
+/// Puts the pod and port that a port of the node leads to into the scratch's `half`. Out of line.
+#[inline(never)]
+fn find_target<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    config: &Config,
+    scratch: &mut Scratch<V>,
+) -> bool {
+    let tuple = &packet.tuple;
+    let mut wanted = HostPort {
+        address: tuple.destination,
+        port: tuple.destination_port,
+        protocol: tuple.protocol,
+        _pad: [0; 5],
+    };
+    let target = match maps::host_port::<V>(&wanted) {
+        Some(target) => target,
+        None => {
+            wanted.address = bytemuck::Zeroable::zeroed();
+            let Some(target) = maps::host_port::<V>(&wanted) else { return false };
+            if !V::fast_addresses(config).contains(&tuple.destination)
+                && !is_local(skb, tuple, scratch)
+            {
+                return false;
+            }
+            target
+        }
+    };
+    scratch.half.address = target.address;
+    scratch.half.port = target.port;
+    true
+}
+
+/// Whether an address is the node's; not one of broadcast, which routing does not tell from it.
+#[inline(always)]
+fn is_local<V: Header>(skb: Skb, tuple: &Tuple<V>, scratch: &mut Scratch<V>) -> bool {
+    tuple.destination.is_for_one_host()
+        && ethernet::macs(skb).is_some_and(|macs| ethernet::is_unicast(&macs.destination))
+        && route::is_local(skb, tuple, &mut scratch.lookup)
+}
+
+/// Writes all halves of a flow that a caller's `packet` is of, or puts off their ends. The scratch's `half` has pod and port;
+/// its `tuple` becomes what the packet becomes. 0, or what failed (numbers, since the verifier takes half of a small result in a
+/// register for a broken pointer). Out of line.
+#[inline(never)]
+fn hold_halves<V: Apart>(
+    packet: &Packet<V>,
+    clock: &Clock,
+    scratch: &mut Scratch<V>,
+    is_new: bool,
+) -> u32 {
+    let Scratch { half, tuple, .. } = scratch;
+    let fresh = super::half(packet, clock, HOST_PORT, half.address, half.port);
+    *half = fresh;
+    let mut failed = hold(V::nat_in(), &packet.tuple, half, packet, clock);
+    *tuple = packet.tuple;
+    tuple.destination = half.address;
+    tuple.destination_port = half.port;
+    half.kind = SPARE;
+    half.address = packet.tuple.destination;
+    half.port = packet.tuple.destination_port;
+    failed |= hold(V::nat_in(), tuple, half, packet, clock);
+    half.kind = HOST_PORT;
+    turn(tuple);
+    failed |= hold(V::nat_out(), tuple, half, packet, clock);
+    if is_new && tuple.source == tuple.destination {
+        // To itself: the way there is one from the node's address, by the caller's port. Its halves are those of a call by
+        // which the pod answers, and are kept by it.
+        half.port = packet.tuple.source_port;
+        half.kind = SPARE;
+        failed |= hold(V::nat_in(), tuple, half, packet, clock);
+        half.kind = HOST_PORT;
+        half.address = packet.tuple.source;
+        tuple.destination = packet.tuple.destination;
+        failed |= hold(V::nat_in(), tuple, half, packet, clock);
+        half.address = packet.tuple.destination;
+        tuple.destination = packet.tuple.source;
+        turn(tuple);
+        failed |= hold(V::nat_out(), tuple, half, packet, clock);
+        return failed;
+    }
+    turn(tuple);
+    failed
+}
+
+/// Makes a tuple that of the answers, in place.
+#[inline(always)]
+fn turn<V: Header>(tuple: &mut Tuple<V>) {
+    core::mem::swap(&mut tuple.source, &mut tuple.destination);
+    core::mem::swap(&mut tuple.source_port, &mut tuple.destination_port);
+}
+
+/// Writes one half, or puts off its end. 0, [`IN_USE`] where another flow has its tuple, or [`NO_ROOM`]. Out of line.
+#[inline(never)]
+fn hold<V: Apart>(
+    table: &Mappings<V>,
+    key: &Tuple<V>,
+    half: &Mapping<V>,
+    packet: &Packet<V>,
+    clock: &Clock,
+) -> u32 {
+    if let Some(known) = table.get_ptr_mut(key) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let held = unsafe { &*known };
+        if held.kind == half.kind && held.address == half.address && held.port == half.port {
+            touch(known, packet, clock);
+            return 0;
+        }
+        if held.kind != 0 && !has_expired(held.expires_at, clock.low()) {
+            return IN_USE;
+        }
+    }
+    if table.insert(key, half, u64::from(BPF_ANY)).is_ok()
+        || (V::sweep() && table.insert(key, half, u64::from(BPF_ANY)).is_ok())
+    {
+        return 0;
+    }
+    NO_ROOM
+}
+
+/// Whether a packet answers a HostPort's call. Then the scratch's `tuple` is what it leaves as.
+#[inline(always)]
+pub fn answered<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    clock: &Clock,
+    scratch: &mut Scratch<V>,
+) -> bool {
+    let Scratch { half, tuple, .. } = scratch;
+    *tuple = packet.tuple;
+    turn(tuple);
+    let spare = V::nat_in().get_ptr_mut(&*tuple);
+    if let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple) {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        *half = unsafe { *known };
+        if half.kind != HOST_PORT || has_expired(half.expires_at, clock.low()) {
+            return false;
+        }
+        touch(known, packet, clock);
+    } else {
+        let Some(known) = spare else { return false };
+        // SAFETY: as above.
+        *half = unsafe { *known };
+        if half.kind != SPARE || has_expired(half.expires_at, clock.low()) {
+            return false;
+        }
+        half.kind = HOST_PORT;
+        // Full: the next packet tries again.
+        let _ = V::nat_out().insert(&packet.tuple, &*half, u64::from(BPF_ANY));
+        report::count(skb, Counter::Healed);
+    }
+    touch_half(spare, packet, clock);
+    tuple.destination = half.address;
+    tuple.destination_port = half.port;
+    touch_half(V::nat_in().get_ptr_mut(&*tuple), packet, clock);
+    turn(tuple);
+    true
+}
+
+#[inline(always)]
+fn touch_half<V: Header>(half: Option<*mut Mapping<V>>, packet: &Packet<V>, clock: &Clock) {
+    if let Some(half) = half
+        // SAFETY: the verifier knows the pointer to be a value's.
+        && matches!(unsafe { (*half).kind }, SPARE | HOST_PORT)
+    {
+        touch(half, packet, clock);
+    }
+}
+
+/// Whether a socket of the host's is connected by this tuple, rather than waiting for anybody's.
+#[inline(always)]
+fn has_connection<V: Header>(skb: Skb, tuple: &Tuple<V>) -> bool {
+    match tuple.protocol {
+        TCP => is_connected_tcp(skb, tuple),
+        UDP => is_connected_udp(skb, tuple),
+        _ => false,
+    }
+}
+
+/// `struct bpf_sock_tuple` is the tuple's first fields: addresses, then ports (include/uapi/linux/bpf.h).
+const fn size_of_sock_tuple<V: Header>() -> u32 {
+    (2 * size_of::<V::Address>() + 4) as u32
+}
+
+/// Two functions, since one load cannot be of two kinds of pointers.
+#[inline(never)]
+fn is_connected_tcp<V: Header>(skb: Skb, tuple: &Tuple<V>) -> bool {
+    /// `TCP_LISTEN` (include/net/tcp_states.h).
+    const LISTEN: u32 = 10;
+    let wanted = bytes_of(tuple).cast::<bpf_sock_tuple>().cast_mut();
+    let (size, namespace) = (size_of_sock_tuple::<V>(), BPF_F_CURRENT_NETNS as i64 as u64);
+    // SAFETY: `wanted` has `size` readable bytes; the socket is looked at before it is released.
+    unsafe {
+        let socket = helpers::bpf_skc_lookup_tcp(skb.raw(), wanted, size, namespace, 0);
+        if socket.is_null() {
+            return false;
+        }
+        let state = core::ptr::read_volatile(&raw const (*socket).state);
+        helpers::bpf_sk_release(socket.cast());
+        state != LISTEN
+    }
+}
+
+/// See [`is_connected_tcp`].
+#[inline(never)]
+fn is_connected_udp<V: Header>(skb: Skb, tuple: &Tuple<V>) -> bool {
+    let wanted = bytes_of(tuple).cast::<bpf_sock_tuple>().cast_mut();
+    let (size, namespace) = (size_of_sock_tuple::<V>(), BPF_F_CURRENT_NETNS as i64 as u64);
+    // SAFETY: as above.
+    unsafe {
+        let socket = helpers::bpf_sk_lookup_udp(skb.raw(), wanted, size, namespace, 0);
+        if socket.is_null() {
+            return false;
+        }
+        let peer = core::ptr::read_volatile(&raw const (*socket).dst_port);
+        helpers::bpf_sk_release(socket.cast());
+        peer != 0
+    }
+}
