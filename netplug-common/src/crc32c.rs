@@ -40,22 +40,26 @@ const fn product(a: u32, b: u32) -> u32 {
     sum
 }
 
-/// What is to be added (exclusive or) to the checksum field, both as the four octets on the wire read as a word of the
-/// machine, when the first four octets of an SCTP packet of `length` octets change by `change` (old exclusive or new, octets
-/// in their order).
+/// The steps of [`delta`]: bits of a length.
+pub const STEPS: u32 = LENGTH_BITS as u32;
+
+/// Step `at` of [`delta`]: `crc` times x^8 for each of the zeros that bit `at` of `zeros` stands for.
 #[inline(always)]
 #[must_use]
-pub fn delta(change: [u8; 4], length: u16) -> u32 {
+pub fn step(crc: u32, zeros: u32, at: u32) -> u32 {
+    let chosen = 0u32.wrapping_sub(zeros >> at & 1);
+    let power = POWERS[(at & (STEPS - 1)) as usize];
+    (product(crc, power) & chosen) | (crc & !chosen)
+}
+
+/// What is to be added (exclusive or) to the checksum field, both as the four octets on the wire read as a word of the
+/// machine, when the first four octets of an SCTP packet of `length` octets change by `change` (old exclusive or new, octets
+/// in their order). `steps` goes through [`STEPS`] steps: the programs have a loop of their own.
+#[inline(always)]
+#[must_use]
+pub fn delta(change: [u8; 4], length: u16, steps: impl FnOnce(u32, u32) -> u32) -> u32 {
     // The first four octets alone are a polynomial times x^32: four zeros more than the register has seen.
-    let mut crc = u32::from_le_bytes(change);
-    let zeros = length as u32;
-    let mut at = 0;
-    while at < LENGTH_BITS {
-        let chosen = 0u32.wrapping_sub(zeros >> at & 1);
-        crc = (product(crc, POWERS[at]) & chosen) | (crc & !chosen);
-        at += 1;
-    }
-    crc.to_le()
+    steps(u32::from_le_bytes(change), u32::from(length)).to_le()
 }
 
 #[cfg(test)]
@@ -93,7 +97,9 @@ mod tests {
                 packet[at] = octet;
             }
             let length = u16::try_from(packet.len()).unwrap();
-            let after = u32::from_ne_bytes(before) ^ delta(change, length);
+            let after = u32::from_ne_bytes(before) ^ delta(change, length, |crc, zeros| {
+                (0..STEPS).fold(crc, |crc, at| step(crc, zeros, at))
+            });
             prop_assert_eq!(after.to_ne_bytes(), checksum(&packet));
         }
     }

@@ -7,9 +7,10 @@
 use aya_ebpf::bindings::__sk_buff;
 use netplug_common::counter::Counter;
 use netplug_common::ip::{IpVersion, V4, V6};
+use netplug_common::maps::nat::Mapping;
 use netplug_common::tuple::Tuple;
 
-use crate::packet::{Header, Packet};
+use crate::packet::{Header, Packet, ipv6, rewrite};
 use crate::skb::Skb;
 use crate::stage::{errors, host_port, learn, masquerade};
 use crate::{mapping, maps};
@@ -45,6 +46,8 @@ pub trait Apart: Header {
     fn follow_outbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::later_inbound`].
     fn follow_inbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`mapping::hold`].
+    fn hold(key: &Tuple<Self>, half: &Mapping<Self>, packet: &Packet<Self>, is_out: bool) -> u32;
     /// [`mapping::sweep`].
     fn sweep() -> bool;
     /// [`mapping::find`].
@@ -83,7 +86,7 @@ macro_rules! family {
     ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
      $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident,
      $sweep:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
-     $follow:ident, $call:ident, $answer:ident) => {
+     $follow:ident, $call:ident, $answer:ident, $hold:ident) => {
         impl Apart for $family {
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
@@ -140,6 +143,15 @@ macro_rules! family {
             #[inline(always)]
             fn follow_inbound(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
                 result($follow_in(skb.0, packet))
+            }
+            #[inline(always)]
+            fn hold(
+                key: &Tuple<Self>,
+                half: &Mapping<Self>,
+                packet: &Packet<Self>,
+                is_out: bool,
+            ) -> u32 {
+                $hold(key, half, packet, u32::from(is_out))
             }
             #[inline(always)]
             fn sweep() -> bool {
@@ -290,6 +302,23 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $hold(
+            key: *const Tuple<$family>,
+            half: *const Mapping<$family>,
+            packet: *const Packet<$family>,
+            is_out: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { (key.as_ref(), half.as_ref(), packet.as_ref()) } {
+                (Some(key), Some(half), Some(packet)) => {
+                    mapping::hold(key, half, packet, is_out != 0)
+                }
+                _ => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $sweep() -> u32 {
             u32::from(mapping::sweep::<$family>())
         }
@@ -325,7 +354,8 @@ family!(
     follow_in4,
     follow4,
     call4,
-    answer4
+    answer4,
+    hold4
 );
 family!(
     V6,
@@ -342,5 +372,27 @@ family!(
     follow_in6,
     follow6,
     call6,
-    answer6
+    answer6,
+    hold6
 );
+
+/// [`rewrite::crc_delta`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn crc_delta(change: u32, length: u32) -> u32 {
+    rewrite::crc_delta(change, length as u16)
+}
+
+/// [`ipv6::walk`], packed by [`ipv6::End::pack`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk(skb: *mut __sk_buff, offset: u32, protocol: u32) -> u64 {
+    ipv6::walk(Skb(skb), offset, protocol as u8).pack()
+}
+
+/// [`mapping::life`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn life(before: u32, protocol: u32, flags: u32, is_answer: u32) -> u64 {
+    mapping::life(before, protocol as u8, flags as u8, is_answer != 0)
+}

@@ -31,6 +31,27 @@ pub fn called<V: Apart>(
     clock: &Clock,
     scratch: &mut Scratch<V>,
 ) -> Result<bool, Counter> {
+    let Some(is_new) = find_pod(skb, packet, config, clock, scratch)? else { return Ok(false) };
+    match hold_halves(packet, clock, scratch, is_new) {
+        0 => Ok(true),
+        NO_ROOM => Err(Counter::MappingsFull),
+        _ => Err(Counter::TupleInUse),
+    }
+}
+
+const IN_USE: u32 = 1;
+const NO_ROOM: u32 = 2;
+
+/// Puts pod and port of a call into the scratch's `half`; whether they are of a HostPort's, rather than of a mapping. `None`: it
+/// is no call of a HostPort.
+#[inline(always)]
+fn find_pod<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    config: &Config,
+    clock: &Clock,
+    scratch: &mut Scratch<V>,
+) -> Result<Option<bool>, Counter> {
     if let Some(known) = V::nat_in().get_ptr(&packet.tuple) {
         // SAFETY: the verifier knows the pointer to be a value's.
         let mapping = unsafe { &*known };
@@ -40,37 +61,22 @@ pub fn called<V: Apart>(
                     scratch.half.address = mapping.address;
                     scratch.half.port = mapping.port;
                     if maps::endpoint::<V>(&scratch.half.address).is_some() {
-                        return outcome(hold_halves(packet, clock, scratch, false));
+                        return Ok(Some(false));
                     }
                 }
                 // A call of the pod's own address, by the very ports of a call of its HostPort: the pod could not tell them
                 // apart.
                 SPARE => return Err(Counter::TupleInUse),
-                _ => return Ok(false),
+                _ => return Ok(None),
             }
         }
     }
     if answers_itself(packet, clock, scratch) {
-        return outcome(hold_halves(packet, clock, scratch, false));
+        return Ok(Some(false));
     }
-    if !find_target(skb, packet, config, scratch)
-        || (!is_first(packet.tcp_flags) && has_connection(skb, &packet.tuple))
-    {
-        return Ok(false);
-    }
-    outcome(hold_halves(packet, clock, scratch, true))
-}
-
-const IN_USE: u32 = 1;
-const NO_ROOM: u32 = 2;
-
-#[inline(always)]
-fn outcome(failed: u32) -> Result<bool, Counter> {
-    match failed {
-        0 => Ok(true),
-        NO_ROOM => Err(Counter::MappingsFull),
-        _ => Err(Counter::TupleInUse),
-    }
+    let is_call = find_target(skb, packet, config, scratch)
+        && (is_first(packet.tcp_flags) || !has_connection(skb, &packet.tuple));
+    Ok(is_call.then_some(true))
 }
 
 /// Whether a pod answers, by the node's address, a call that is its own, and of which NAT_IN has lost the half: the caller's
@@ -146,31 +152,31 @@ fn hold_halves<V: Apart>(
     let Scratch { half, tuple, .. } = scratch;
     let fresh = super::half(packet, clock, HOST_PORT, half.address, half.port);
     *half = fresh;
-    let mut failed = hold(V::nat_in(), &packet.tuple, half, packet, clock);
+    let mut failed = V::hold(&packet.tuple, half, packet, false);
     *tuple = packet.tuple;
     tuple.destination = half.address;
     tuple.destination_port = half.port;
     half.kind = SPARE;
     half.address = packet.tuple.destination;
     half.port = packet.tuple.destination_port;
-    failed |= hold(V::nat_in(), tuple, half, packet, clock);
+    failed |= V::hold(tuple, half, packet, false);
     half.kind = HOST_PORT;
     turn(tuple);
-    failed |= hold(V::nat_out(), tuple, half, packet, clock);
+    failed |= V::hold(tuple, half, packet, true);
     if is_new && tuple.source == tuple.destination {
         // To itself: the way there is one from the node's address, by the caller's port. Its halves are those of a call by
         // which the pod answers, and are kept by it.
         half.port = packet.tuple.source_port;
         half.kind = SPARE;
-        failed |= hold(V::nat_in(), tuple, half, packet, clock);
+        failed |= V::hold(tuple, half, packet, false);
         half.kind = HOST_PORT;
         half.address = packet.tuple.source;
         tuple.destination = packet.tuple.destination;
-        failed |= hold(V::nat_in(), tuple, half, packet, clock);
+        failed |= V::hold(tuple, half, packet, false);
         half.address = packet.tuple.destination;
         tuple.destination = packet.tuple.source;
         turn(tuple);
-        failed |= hold(V::nat_out(), tuple, half, packet, clock);
+        failed |= V::hold(tuple, half, packet, true);
         return failed;
     }
     turn(tuple);
@@ -184,9 +190,19 @@ fn turn<V: Header>(tuple: &mut Tuple<V>) {
     core::mem::swap(&mut tuple.source_port, &mut tuple.destination_port);
 }
 
-/// Writes one half, or puts off its end. 0, [`IN_USE`] where another flow has its tuple, or [`NO_ROOM`]. Out of line.
-#[inline(never)]
-fn hold<V: Apart>(
+/// Writes one half, or puts off its end, in NAT_OUT or NAT_IN. 0, [`IN_USE`] where another flow has its tuple, or [`NO_ROOM`].
+#[inline(always)]
+pub fn hold<V: Apart>(key: &Tuple<V>, half: &Mapping<V>, packet: &Packet<V>, is_out: bool) -> u32 {
+    let Some(config) = maps::config() else { return 0 };
+    if is_out {
+        hold_in(V::nat_out(), key, half, packet, &Clock::inward(config))
+    } else {
+        hold_in(V::nat_in(), key, half, packet, &Clock::inward(config))
+    }
+}
+
+#[inline(always)]
+fn hold_in<V: Apart>(
     table: &Mappings<V>,
     key: &Tuple<V>,
     half: &Mapping<V>,

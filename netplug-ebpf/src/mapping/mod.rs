@@ -22,7 +22,7 @@ mod sweep;
 
 pub use fragments::{follow, keep_later, note_first};
 pub use host::{reserve, take_for_host};
-pub use host_port::{answered, called};
+pub use host_port::{answered, called, hold};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};
 pub use known::{Out, translation_in, translation_out};
@@ -37,9 +37,9 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{HOST, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
-use crate::atomic;
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
+use crate::{apart, atomic, maps};
 
 /// The time, and which way a packet goes: what puts off the end of a mapping.
 pub struct Clock {
@@ -95,12 +95,29 @@ impl Clock {
         self.is_inward == matches!(kind, TRANSLATED | HOST)
     }
 
-    /// The end of a flow of `protocol` at `stage`. A flow on the short way is not seen for up to `revisit`.
+    /// Where a flow of a mapping of that kind stands after `packet`, and when it ends.
     #[inline(always)]
-    fn end(&self, protocol: u8, stage: Stage) -> u32 {
-        let seconds = self.config.lifetimes.seconds(protocol, stage);
-        self.after(seconds).wrapping_add(self.config.revisit_jiffies as u32)
+    fn stage_and_end<V: Header>(&self, before: u32, kind: u8, packet: &Packet<V>) -> (u8, u32) {
+        let protocol = u32::from(packet.tuple.protocol);
+        let is_answer = u32::from(self.is_answer(kind));
+        let life = apart::life(before, protocol, u32::from(packet.tcp_flags), is_answer);
+        (life as u8, (self.now as u32).wrapping_add((life >> 8) as u32))
     }
+}
+
+/// A number that is no stage's.
+const NEW: u32 = 0xff;
+
+/// The stage of a flow after a packet, and in the bits above eight the jiffies until its mapping ends. A flow on the short way is
+/// not seen for up to `revisit`. For `apart`: it is asked wherever a mapping is touched, and the verifier would follow it there.
+#[inline(always)]
+pub fn life(before: u32, protocol: u8, flags: u8, is_answer: bool) -> u64 {
+    let Some(config) = maps::config() else { return 0 };
+    let before = if before == NEW { None } else { Some(Stage::of(before as u8)) };
+    let stage = next(before, protocol, flags, is_answer);
+    let seconds = u64::from(config.lifetimes.seconds(protocol, stage));
+    let jiffies = seconds * config.jiffies_per_second + config.revisit_jiffies;
+    jiffies << 8 | stage as u64
 }
 
 /// Puts off the end of a mapping that `packet` belongs to.
@@ -108,11 +125,10 @@ impl Clock {
 fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock) {
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs may write at once; either is right.
     unsafe {
-        let before = Some(Stage::of((*mapping).stage));
-        let protocol = packet.tuple.protocol;
-        let stage = next(before, protocol, packet.tcp_flags, clock.is_answer((*mapping).kind));
-        (*mapping).stage = stage as u8;
-        (*mapping).expires_at = clock.end(protocol, stage);
+        let before = u32::from((*mapping).stage);
+        let (stage, end) = clock.stage_and_end(before, (*mapping).kind, packet);
+        (*mapping).stage = stage;
+        (*mapping).expires_at = end;
     }
 }
 
@@ -174,10 +190,8 @@ fn half<V: Header>(
     address: V::Address,
     port: Port,
 ) -> Mapping<V> {
-    let protocol = packet.tuple.protocol;
-    let stage = next(None, protocol, packet.tcp_flags, clock.is_answer(kind));
-    let expires_at = clock.end(protocol, stage);
-    Mapping { address, expires_at, port, kind, stage: stage as u8 }
+    let (stage, expires_at) = clock.stage_and_end(NEW, kind, packet);
+    Mapping { address, expires_at, port, kind, stage }
 }
 
 /// The tuple under which answers to a mapped packet arrive.

@@ -48,7 +48,10 @@ pub fn source_for<V: Apart>(
         report::count(skb, Counter::Healed);
         return AS_IT_IS;
     }
-    let port = V::find_port(skb, packet, address);
+    let mut port = V::find_port(skb, packet, address);
+    if port == NO_ROOM && V::sweep() {
+        port = V::find_port(skb, packet, address);
+    }
     if port >= NONE_LEFT {
         return port;
     }

@@ -18,7 +18,6 @@ use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::TRANSLATED;
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
-use crate::apart::Apart;
 use crate::mapping::{Clock, NO_ROOM, NONE_LEFT, half, is_half_of, keep, take, touch};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
@@ -40,7 +39,7 @@ struct Search<'a, V: Header> {
 /// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].
 /// (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
 #[inline(always)]
-pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
+pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
     let Some(config) = maps::config() else { return NONE_LEFT };
     let clock = &Clock::outward(config);
     let hash = hash::of(&packet.tuple, config.hash_key);
@@ -57,9 +56,6 @@ pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32
         }
     }
     search.over(CANDIDATES, claim::<V>);
-    if search.is_full && V::sweep() {
-        search.over(CANDIDATES, claim::<V>);
-    }
     if search.found == 0 {
         return if search.is_full { NO_ROOM } else { NONE_LEFT };
     }

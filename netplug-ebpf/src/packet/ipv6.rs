@@ -8,10 +8,15 @@
 //! Its own: no checksum in the header; extension headers between it and the transport. The first few are passed over, up to
 //! what changes or hides what lies behind: a routing header that is not done with, authentication, encryption.
 
+use core::ffi::c_void;
+use core::ptr::from_mut;
+
 use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use aya_ebpf::helpers::generated as helpers;
 use netplug_common::ip::{IpVersion, Ipv6, V6};
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
 
+use crate::apart;
 use crate::packet::rewrite::{ShortWay, add_to_transport_checksum};
 use crate::packet::{Header, Kind, Packet};
 use crate::skb::{ETHERNET, Skb, bytes_of};
@@ -54,7 +59,7 @@ fn is_extension(protocol: u8) -> bool {
 }
 
 /// Where the extension headers end.
-struct End {
+pub struct End {
     /// What lies there: the transport, or the header that stopped the walk.
     protocol: u8,
     /// Whether a fragment header said that it is not the first.
@@ -64,36 +69,72 @@ struct End {
     fragment: u32,
 }
 
+impl End {
+    /// All in one number, for `apart`: a global function returns no more.
+    #[inline(always)]
+    pub fn pack(&self) -> u64 {
+        u64::from(self.offset as u16)
+            | u64::from(self.fragment as u16) << 16
+            | u64::from(self.protocol) << 32
+            | u64::from(self.is_later) << 40
+    }
+
+    #[inline(always)]
+    fn of(packed: u64) -> Self {
+        Self {
+            offset: u32::from(packed as u16),
+            fragment: u32::from((packed >> 16) as u16),
+            protocol: (packed >> 32) as u8,
+            is_later: packed >> 40 != 0,
+        }
+    }
+}
+
 /// Passes over the extension headers from `offset` on, of which the first is a `protocol`.
 #[inline(always)]
-fn walk(skb: Skb, offset: u32, protocol: u8) -> End {
-    let mut end = End { protocol, is_later: false, offset, fragment: 0 };
-    let length = skb.length();
-    let mut passed = 0;
-    while passed < EXTENSIONS && is_extension(end.protocol) && !end.is_later {
-        let Some(head) = skb.load::<u32>(end.offset) else { break };
-        let [next, units, high, low] = head.to_ne_bytes();
-        // Hop-by-hop options stand first or not at all; a route with stops to come hides where the packet goes.
-        if (end.protocol == HOP_BY_HOP && passed > 0) || (end.protocol == ROUTING && low != 0) {
-            break;
-        }
-        let mut size = 8 + 8 * u32::from(units);
-        if end.protocol == FRAGMENT {
-            if end.fragment != 0 {
-                break;
-            }
-            end.fragment = end.offset + FRAGMENT_ID;
-            end.is_later = u16::from_be_bytes([high, low]) & !7 != 0;
-            size = 8;
-        }
-        if end.offset + size > length {
-            break;
-        }
-        end.offset += size;
-        end.protocol = next;
-        passed += 1;
+pub fn walk(skb: Skb, offset: u32, protocol: u8) -> End {
+    let end = End { protocol, is_later: false, offset, fragment: 0 };
+    let mut walk = Walk { skb, end };
+    // SAFETY: the callback gets this very struct (since Linux 5.17).
+    unsafe { helpers::bpf_loop(EXTENSIONS, pass as *mut c_void, from_mut(&mut walk).cast(), 0) };
+    walk.end
+}
+
+struct Walk {
+    skb: Skb,
+    end: End,
+}
+
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+extern "C" fn pass(index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: `walk` passes its own struct.
+    let Walk { skb, end } = unsafe { &mut *walk };
+    if !is_extension(end.protocol) || end.is_later {
+        return STOP;
     }
-    end
+    let Some(head) = skb.load::<u32>(end.offset) else { return STOP };
+    let [next, units, high, low] = head.to_ne_bytes();
+    // Hop-by-hop options stand first or not at all; a route with stops to come hides where the packet goes.
+    if (end.protocol == HOP_BY_HOP && index > 0) || (end.protocol == ROUTING && low != 0) {
+        return STOP;
+    }
+    let mut size = 8 + 8 * u32::from(units);
+    if end.protocol == FRAGMENT {
+        if end.fragment != 0 {
+            return STOP;
+        }
+        end.fragment = end.offset + FRAGMENT_ID;
+        end.is_later = u16::from_be_bytes([high, low]) & !7 != 0;
+        size = 8;
+    }
+    if end.offset + size > skb.length() {
+        return STOP;
+    }
+    end.offset += size;
+    end.protocol = next;
+    GO_ON
 }
 
 #[inline(always)]
@@ -168,7 +209,8 @@ impl Header for V6 {
             protocol,
             _pad: [0; 3],
         };
-        let end = walk(skb, offset + Self::HEADER_LENGTH, protocol);
+        let start = offset + Self::HEADER_LENGTH;
+        let end = End::of(apart::walk(skb.0, start, u32::from(protocol)));
         if end.is_later {
             return None;
         }
@@ -208,7 +250,7 @@ impl Header for V6 {
         packet.tuple.protocol = protocol;
         packet.transport = TRANSPORT as u16;
         if is_extension(protocol) {
-            let end = walk(skb, TRANSPORT, protocol);
+            let end = End::of(apart::walk(skb.0, TRANSPORT, u32::from(protocol)));
             packet.transport = end.offset as u16;
             packet.fragment = end.fragment as u16;
             packet.tuple.protocol = end.protocol;

@@ -2,7 +2,7 @@
 
 pub mod ethernet;
 mod ipv4;
-mod ipv6;
+pub mod ipv6;
 pub mod neighbour;
 pub mod quote;
 pub mod rewrite;

@@ -1,12 +1,17 @@
 //! The only writer of packets' addresses, ports and checksums.
 
+use core::ffi::c_void;
+use core::ptr::from_mut;
+
 use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
+use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::crc32c;
 use netplug_common::decide::rewrite::deltas;
 use netplug_common::ip::IpVersion;
 use netplug_common::tuple::{SCTP, TCP, Tuple, UDP};
 
+use crate::apart;
 use crate::packet::ethernet::Mac;
 use crate::packet::{Header, Kind, Packet};
 use crate::skb::{ETHERNET, Skb, bytes_of};
@@ -176,6 +181,31 @@ fn write_sctp_ports<V: Header>(skb: Skb, packet: &Packet<V>, to: &Tuple<V>) -> R
     if checksum == 0 {
         return Ok(());
     }
-    let checksum = checksum ^ crc32c::delta((before ^ after).to_ne_bytes(), length);
+    let checksum = checksum ^ apart::crc_delta(before ^ after, u32::from(length));
     skb.store_summed(packet.at(8), bytes_of(&checksum), 4)
+}
+
+/// [`crc32c::delta`], of octets as a word of the machine. Called by `apart` only.
+#[inline(always)]
+pub fn crc_delta(change: u32, length: u16) -> u32 {
+    crc32c::delta(change.to_ne_bytes(), length, |crc, zeros| {
+        let mut steps = Steps { crc, zeros };
+        // SAFETY: the callback gets this very struct (since Linux 5.17).
+        unsafe {
+            helpers::bpf_loop(crc32c::STEPS, step as *mut c_void, from_mut(&mut steps).cast(), 0)
+        };
+        steps.crc
+    })
+}
+
+struct Steps {
+    crc: u32,
+    zeros: u32,
+}
+
+extern "C" fn step(at: u32, steps: *mut Steps) -> i64 {
+    // SAFETY: `crc_delta` passes its own struct.
+    let steps = unsafe { &mut *steps };
+    steps.crc = crc32c::step(steps.crc, steps.zeros, at);
+    0
 }
