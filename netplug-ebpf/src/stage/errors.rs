@@ -10,7 +10,7 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
-use netplug_common::maps::config::MASQUERADE;
+use netplug_common::maps::config::{MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::Tuple;
 
 use crate::mapping::{self, Clock};
@@ -48,7 +48,7 @@ pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Count
     if config.flags & MASQUERADE == 0
         || V::masquerade_address(uplink).is_unspecified()
         || maps::endpoint::<V>(source).is_none()
-        || destination.is_link_local()
+        || (destination.is_link_local() && !masquerades_link_local::<V>(config.flags))
         || V::is_exempt(destination)
     {
         return Ok(());

@@ -2,7 +2,8 @@
 //!
 //! # Out
 //! Masqueraded: what a pod's own address sends, to where pods are not known. Not: to a non-masquerade CIDR, to
-//! multicast or link-local addresses, and answers to a connection that came in from outside to the pod's address.
+//! multicast addresses or (unless that is wanted) link-local ones, and answers to a connection that came in from outside to
+//! the pod's address.
 //! What the host's own NAT has given the uplink's address already goes as it is, and has its port reserved.
 //! # In
 //! An answer's destination becomes the pod again, before the host sees it: the host's conntrack knows pods' flows
@@ -16,7 +17,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::ip::Address;
-use netplug_common::maps::config::{Config, MASQUERADE};
+use netplug_common::maps::config::{Config, MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::{Port, TCP, Tuple};
 
 use crate::apart::Apart;
@@ -47,7 +48,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     }
     if maps::endpoint::<V>(source).is_none()
         || !destination.is_for_one_host()
-        || destination.is_link_local()
+        || (destination.is_link_local() && !masquerades_link_local::<V>(config.flags))
         || V::is_exempt(destination)
     {
         return Ok(());
