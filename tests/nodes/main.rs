@@ -11,6 +11,7 @@ mod fixture;
 mod guard;
 mod icmp;
 mod lifecycle;
+mod masquerade;
 mod outside;
 mod ports;
 mod reuse;

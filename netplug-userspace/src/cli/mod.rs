@@ -8,6 +8,7 @@ mod endpoints;
 mod flows;
 mod flush;
 mod load;
+mod masquerade;
 mod nat;
 mod output;
 mod promote;
@@ -50,6 +51,9 @@ enum Command {
     Counters,
     /// Void every cached flow, so that each asks the host again at once.
     Flush,
+    /// Which packets of pods leave as the node; show or change it.
+    #[command(subcommand)]
+    Masquerade(masquerade::Command),
     /// Load the programs, or replace older ones without losing a packet. (The first ADD does it too.)
     Load {
         /// Have the programs tell what they do, and print it until interrupted.
@@ -90,6 +94,7 @@ fn dispatch(Arguments { output, command }: Arguments) -> anyhow::Result<()> {
         Command::Nat => nat::run(output, &loaded()?),
         Command::Counters => counters::run(output, &loaded()?),
         Command::Flush => flush::run(output, &loaded()?),
+        Command::Masquerade(command) => masquerade::run(output, command),
         Command::Load { log, flow_cache } => load::run(output, log, flow_cache),
         Command::Unload { force } => unload::run(output, force),
         Command::Promote => promote::run(output, &loaded()?),

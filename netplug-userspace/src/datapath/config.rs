@@ -7,13 +7,15 @@ use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
+use netplug_common::maps::NON_MASQUERADE;
 use netplug_common::maps::config::{
-    Config, LEARN_TCP, MASQUERADE, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+    Config, LEARN_TCP, MASQUERADE, MASQUERADE_LINK_LOCAL4, MASQUERADE_LINK_LOCAL6, STEERING_ALWAYS,
+    STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
 use super::pin::Lock;
-use super::{Datapath, Error, Settings, Steering};
+use super::{Datapath, Error, Masquerade, Settings, Steering};
 
 /// kube-apiserver's default `--service-node-port-range`.
 const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
@@ -74,7 +76,7 @@ impl Datapath {
     pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
         let lock = Lock::of_settings()?;
         self.write_settings(&lock, settings)?;
-        self.write_uplinks(&lock, &settings.uplinks, settings.attach)
+        self.write_uplinks(&lock, &settings.uplinks, settings.attach).map(drop)
     }
 
     fn write_settings(&self, lock: &Lock, settings: &Settings) -> Result<(), Error> {
@@ -86,11 +88,12 @@ impl Datapath {
             (local, PortRanges::without(&taken))
         });
         if let Some((PortRange { first, last }, left)) = ports
-            && settings.masquerade
+            && settings.masquerade.on
             && left.count == 0
         {
             return Err(Error::NoPorts { first, last });
         }
+        settings.masquerade.check()?;
         self.change(lock, |config| {
             config.steering = match settings.steering {
                 Steering::Learn => STEERING_LEARN,
@@ -98,26 +101,41 @@ impl Datapath {
                 Steering::Direct => STEERING_DIRECT,
             };
             config.revisit_jiffies = jiffies(settings.revisit, per_second);
-            config.flags = if settings.masquerade { MASQUERADE } else { 0 }
-                | if settings.learns_tcp { LEARN_TCP } else { 0 };
+            config.flags =
+                (config.flags & !LEARN_TCP) | if settings.learns_tcp { LEARN_TCP } else { 0 };
             if let Some((local, left)) = ports {
                 config.local_ports = local;
                 config.masquerade_ports = left;
             }
         })?;
-        let v4 = self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
+        self.write_masquerade(lock, &settings.masquerade).map(drop)
+    }
+
+    /// Tells the programs what to masquerade, and nothing else. Whether that is something new.
+    pub fn set_masquerade(&self, masquerade: &Masquerade) -> Result<bool, Error> {
+        self.write_masquerade(&Lock::of_settings()?, masquerade)
+    }
+
+    fn write_masquerade(&self, lock: &Lock, masquerade: &Masquerade) -> Result<bool, Error> {
+        let Config { flags: before, local_ports, masquerade_ports, .. } = self.config()?;
+        if masquerade.on && masquerade_ports.count == 0 {
+            return Err(Error::NoPorts { first: local_ports.first, last: local_ports.last });
+        }
+        self.change(lock, |config| {
+            config.flags = (config.flags & !MASQUERADE_FLAGS) | masquerade.flags();
+        })?;
+        let v4 = self.write_exempt::<V4>(&masquerade.exempt, |network| match network {
             IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
             IpNetwork::V6(_) => None,
         })?;
-        let v6 = self.write_exempt::<V6>(&settings.non_masquerade, |network| match network {
+        let v6 = self.write_exempt::<V6>(&masquerade.exempt, |network| match network {
             IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
             IpNetwork::V4(_) => None,
         })?;
         if v4 || v6 {
-            self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))
-        } else {
-            Ok(())
+            self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))?;
         }
+        Ok(v4 || v6 || before & MASQUERADE_FLAGS != masquerade.flags())
     }
 
     /// Makes a family's CIDRs those of `networks`. Returns whether they were others.
@@ -171,6 +189,31 @@ impl Datapath {
         let mut networks = read::<V4, _>(self, std::net::Ipv4Addr::from)?;
         networks.extend(read::<V6, _>(self, std::net::Ipv6Addr::from)?);
         Ok(networks)
+    }
+}
+
+/// The flags that [`Masquerade`] is about.
+const MASQUERADE_FLAGS: u32 = MASQUERADE | MASQUERADE_LINK_LOCAL4 | MASQUERADE_LINK_LOCAL6;
+
+impl Masquerade {
+    fn flags(&self) -> u32 {
+        [
+            (self.on, MASQUERADE),
+            (self.link_local, MASQUERADE_LINK_LOCAL4),
+            (self.link_local_ipv6, MASQUERADE_LINK_LOCAL6),
+        ]
+        .into_iter()
+        .fold(0, |flags, (is_on, flag)| if is_on { flags | flag } else { flags })
+    }
+
+    /// Refuses what the maps cannot hold, before anything is written.
+    pub fn check(&self) -> Result<(), Error> {
+        let v4 = self.exempt.iter().filter(|network| network.is_ipv4()).count();
+        let count = v4.max(self.exempt.len() - v4);
+        if count > NON_MASQUERADE as usize {
+            return Err(Error::TooManyCidrs { count, limit: NON_MASQUERADE });
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod link;
+pub mod masquerade;
 pub mod mtu;
 pub mod namespace;
 pub mod neighbour;
