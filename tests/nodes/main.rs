@@ -20,4 +20,5 @@ mod settings;
 mod steady;
 mod unload;
 mod views;
+mod watch;
 mod without_netplug;

@@ -8,6 +8,7 @@ pub mod mtu;
 pub mod namespace;
 pub mod neighbour;
 pub mod netlink;
+pub mod notices;
 pub mod state;
 pub mod sysctl;
 pub mod uplink;
