@@ -140,6 +140,23 @@ fn an_uplink_is_taken_on_and_dropped_as_it_comes_and_goes(#[values(V4, V6)] ip: 
     assert_eq!(client.dial(outside(ip)).ask(Tcp, "who?").unwrap().client_ip(), NODE_1.ip(ip));
 }
 
+/// Nothing else is told that would have the node looked at.
+#[rstest]
+fn a_default_route_alone_makes_an_uplink(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    node.netplug("load");
+    let own = second_uplink(&node, ip);
+    becomes(SOON, true, || node.namespace().run("ip link show eth1").contains("state UP"));
+    // Its link-local address is still being tried, which would be told.
+    node.namespace().run("ip address flush dev eth1 scope link");
+    let _watcher = node.watch("");
+    // It listened before it looked.
+    becomes(SOON, vec![NODE_1.ip(ip)], || leaves_as(&node, "eth0", ip));
+    let via = second_router(ip);
+    node.namespace().run(&format!("ip route add default via {via} metric 5000"));
+    becomes(SOON, vec![own], || leaves_as(&node, "eth1", ip));
+}
+
 #[test]
 fn named_uplinks_stay_those_that_are_named() {
     let node = Node::with(Network::netplug().with("uplinks", json!(["eth0"])));
