@@ -101,6 +101,47 @@ fn what_is_set_counts_at_once(#[values(V4, V6)] ip: Family) {
     assert_eq!(Counters::of(&node).drops(), 0);
 }
 
+/// As with the kernel's NAT, which asks its rules once for each connection. Whoever speaks first.
+#[rstest]
+fn open_connections_stay_as_they_began(
+    #[values(V4, V6)] ip: Family,
+    #[values(false, true)] is_exempt_first: bool,
+) {
+    let node = Node::new();
+    let servers = Servers::default();
+    servers.start(node.outside().namespace(), "outside", outside(ip));
+    let client = node.add_pod("client");
+    let web = node.add_pod("web").listening(PORT);
+    let mut steps = ["--reset", OUTSIDE_CIDRS, "--reset"];
+    let mut seen = [NODE_1.ip(ip), client.ip(ip), NODE_1.ip(ip)];
+    if is_exempt_first {
+        steps.swap(0, 1);
+        seen.swap(0, 1);
+    }
+    let mut open = Vec::new();
+    let mut calls = Vec::new();
+    for (line, seen) in steps.into_iter().zip(seen) {
+        node.netplug(&format!("masquerade set {line}"));
+        for (talk, as_begun) in &mut open {
+            let talk: &mut netplug_tests::traffic::Talk = talk;
+            assert_eq!(talk.ask_times(REQUESTS).unwrap().client_ip(), *as_begun, "{line}");
+        }
+        // Called from outside, and told something before the caller says a word.
+        assert_eq!(web.servers().speak("news"), calls.len());
+        for call in &mut calls {
+            let call: &mut netplug_tests::traffic::Talk = call;
+            assert_eq!(call.hear_line().unwrap().trim_end(), "news");
+            call.ask_times(REQUESTS).unwrap();
+        }
+        let mut talk = client.dial(outside(ip)).open(Tcp).unwrap();
+        assert_eq!(talk.ask_times(REQUESTS).unwrap().client_ip(), seen, "{line}");
+        open.push((talk, seen));
+        let mut call = node.outside().dial(web.at(ip, PORT)).open(Tcp).unwrap();
+        call.ask_times(REQUESTS).unwrap();
+        calls.push(call);
+    }
+}
+
 #[test]
 fn what_is_set_outlasts_the_next_add_until_it_is_reset() {
     let node = Node::with(asking(json!({"nonMasqueradeCIDRs": ["10.0.0.0/8"]})));

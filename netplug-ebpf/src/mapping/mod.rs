@@ -20,7 +20,7 @@ mod search;
 pub use host::{reserve, take_for_host};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};
-pub use known::{Out, translation_in, translation_out};
+pub use known::{Out, is_translated, translation_in, translation_out};
 pub use outbound::{AS_IT_IS, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
 pub use search::{find, has_socket};

@@ -4,6 +4,7 @@
 //! Masqueraded: what a pod's own address sends, to where pods are not known. Not: to a non-masquerade CIDR, to
 //! multicast addresses or (unless that is wanted) link-local ones, and answers to a connection that came in from outside to
 //! the pod's address.
+//! What is exempt may change: a TCP connection stays as it began.
 //! What the host's own NAT has given the uplink's address already goes as it is, and has its port reserved.
 //! # In
 //! An answer's destination becomes the pod again, before the host sees it: the host's conntrack knows pods' flows
@@ -49,7 +50,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     if maps::endpoint::<V>(source).is_none()
         || !destination.is_for_one_host()
         || (destination.is_link_local() && !masquerades_link_local::<V>(config.flags))
-        || V::is_exempt(destination)
+        || (V::is_exempt(destination) && !began_masqueraded(packet, config))
     {
         return Ok(());
     }
@@ -68,6 +69,15 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     report::count(skb, Counter::Masqueraded);
     log::masqueraded(skb, port as u16);
     Ok(())
+}
+
+/// Whether a packet to where pods are known belongs to a connection that began before that was so: it ends as it began.
+#[inline(always)]
+fn began_masqueraded<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    packet.has_ports()
+        && packet.tuple.protocol == TCP
+        && !is_first(packet.tcp_flags)
+        && mapping::is_translated(&packet.tuple, &Clock::new(config))
 }
 
 /// Gives a packet its new source. Out of line: the search for a port has the stack to itself.

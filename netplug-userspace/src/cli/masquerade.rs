@@ -30,7 +30,7 @@ pub struct Change {
     /// Masquerade at all.
     #[arg(long, conflicts_with = "off")]
     on: bool,
-    /// Masquerade nothing.
+    /// Masquerade nothing. Connections that are masqueraded end.
     #[arg(long)]
     off: bool,
     /// To where pods' packets leave as they are, instead of what networks name: a CIDR, `ip-masq-agent` or `kubenet`. Pods'

@@ -7,15 +7,13 @@ use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
-use netplug_common::maps::NON_MASQUERADE;
 use netplug_common::maps::config::{
-    Config, LEARN_TCP, MASQUERADE, MASQUERADE_LINK_LOCAL4, MASQUERADE_LINK_LOCAL6, STEERING_ALWAYS,
-    STEERING_DIRECT, STEERING_LEARN,
+    Config, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
 use super::pin::Lock;
-use super::{Datapath, Error, Masquerade, Settings, Steering};
+use super::{Datapath, Error, Settings, Steering};
 
 /// kube-apiserver's default `--service-node-port-range`.
 const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
@@ -111,35 +109,8 @@ impl Datapath {
         self.write_masquerade(lock, &settings.masquerade).map(drop)
     }
 
-    /// Tells the programs what to masquerade, and nothing else. Whether that is something new.
-    pub fn set_masquerade(&self, masquerade: &Masquerade) -> Result<bool, Error> {
-        self.write_masquerade(&Lock::of_settings()?, masquerade)
-    }
-
-    fn write_masquerade(&self, lock: &Lock, masquerade: &Masquerade) -> Result<bool, Error> {
-        let Config { flags: before, local_ports, masquerade_ports, .. } = self.config()?;
-        if masquerade.on && masquerade_ports.count == 0 {
-            return Err(Error::NoPorts { first: local_ports.first, last: local_ports.last });
-        }
-        self.change(lock, |config| {
-            config.flags = (config.flags & !MASQUERADE_FLAGS) | masquerade.flags();
-        })?;
-        let v4 = self.write_exempt::<V4>(&masquerade.exempt, |network| match network {
-            IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V6(_) => None,
-        })?;
-        let v6 = self.write_exempt::<V6>(&masquerade.exempt, |network| match network {
-            IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V4(_) => None,
-        })?;
-        if v4 || v6 {
-            self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))?;
-        }
-        Ok(v4 || v6 || before & MASQUERADE_FLAGS != masquerade.flags())
-    }
-
     /// Makes a family's CIDRs those of `networks`. Returns whether they were others.
-    fn write_exempt<V: Family>(
+    pub(super) fn write_exempt<V: Family>(
         &self,
         networks: &[IpNetwork],
         of_family: impl Fn(&IpNetwork) -> Option<(u8, V::Octets)>,
@@ -189,31 +160,6 @@ impl Datapath {
         let mut networks = read::<V4, _>(self, std::net::Ipv4Addr::from)?;
         networks.extend(read::<V6, _>(self, std::net::Ipv6Addr::from)?);
         Ok(networks)
-    }
-}
-
-/// The flags that [`Masquerade`] is about.
-const MASQUERADE_FLAGS: u32 = MASQUERADE | MASQUERADE_LINK_LOCAL4 | MASQUERADE_LINK_LOCAL6;
-
-impl Masquerade {
-    fn flags(&self) -> u32 {
-        [
-            (self.on, MASQUERADE),
-            (self.link_local, MASQUERADE_LINK_LOCAL4),
-            (self.link_local_ipv6, MASQUERADE_LINK_LOCAL6),
-        ]
-        .into_iter()
-        .fold(0, |flags, (is_on, flag)| if is_on { flags | flag } else { flags })
-    }
-
-    /// Refuses what the maps cannot hold, before anything is written.
-    pub fn check(&self) -> Result<(), Error> {
-        let v4 = self.exempt.iter().filter(|network| network.is_ipv4()).count();
-        let count = v4.max(self.exempt.len() - v4);
-        if count > NON_MASQUERADE as usize {
-            return Err(Error::TooManyCidrs { count, limit: NON_MASQUERADE });
-        }
-        Ok(())
     }
 }
 

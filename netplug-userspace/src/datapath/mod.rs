@@ -7,6 +7,7 @@ mod config;
 mod endpoints;
 mod load;
 mod maps;
+mod masquerade;
 mod pin;
 mod uplinks;
 mod view;
