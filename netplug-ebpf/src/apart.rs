@@ -25,6 +25,8 @@ pub trait Apart: Header {
     fn unmasquerade(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`errors::outbound`].
     fn masquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
+    /// [`errors::hosts`].
+    fn translate_hosts_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`errors::inbound`].
     fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::arrived`].
@@ -51,7 +53,7 @@ pub trait Apart: Header {
     /// [`mapping::sweep`].
     fn sweep() -> bool;
     /// [`mapping::find`].
-    fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32;
+    fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address, is_urgent: bool) -> u32;
 }
 
 const DONE: u32 = 0;
@@ -86,7 +88,7 @@ macro_rules! family {
     ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
      $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident,
      $sweep:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
-     $follow:ident, $call:ident, $answer:ident, $hold:ident) => {
+     $follow:ident, $call:ident, $answer:ident, $hold:ident, $hosts_error:ident) => {
         impl Apart for $family {
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
@@ -103,6 +105,10 @@ macro_rules! family {
             #[inline(always)]
             fn masquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
                 result($error_out(skb.0, packet))
+            }
+            #[inline(always)]
+            fn translate_hosts_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
+                result($hosts_error(skb.0, packet))
             }
             #[inline(always)]
             fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter> {
@@ -158,8 +164,13 @@ macro_rules! family {
                 $sweep() != 0
             }
             #[inline(always)]
-            fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address) -> u32 {
-                $find_port(skb.0, packet, address)
+            fn find_port(
+                skb: Skb,
+                packet: &Packet<Self>,
+                address: &Self::Address,
+                is_urgent: bool,
+            ) -> u32 {
+                $find_port(skb.0, packet, address, u32::from(is_urgent))
             }
         }
 
@@ -203,6 +214,16 @@ macro_rules! family {
             // SAFETY: as above.
             match unsafe { packet.as_mut() } {
                 Some(packet) => number(errors::outbound(Skb(skb), packet)),
+                None => DONE,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $hosts_error(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => number(errors::hosts(Skb(skb), packet)),
                 None => DONE,
             }
         }
@@ -329,10 +350,13 @@ macro_rules! family {
             skb: *mut __sk_buff,
             packet: *const Packet<$family>,
             address: *const <$family as IpVersion>::Address,
+            is_urgent: u32,
         ) -> u32 {
             // SAFETY: as above.
             match unsafe { (packet.as_ref(), address.as_ref()) } {
-                (Some(packet), Some(address)) => mapping::find(Skb(skb), packet, address),
+                (Some(packet), Some(address)) => {
+                    mapping::find(Skb(skb), packet, address, is_urgent != 0)
+                }
                 _ => mapping::NONE_LEFT,
             }
         }
@@ -355,7 +379,8 @@ family!(
     follow4,
     call4,
     answer4,
-    hold4
+    hold4,
+    hosts_error4
 );
 family!(
     V6,
@@ -373,7 +398,8 @@ family!(
     follow6,
     call6,
     answer6,
-    hold6
+    hold6,
+    hosts_error6
 );
 
 /// [`rewrite::crc_delta`].

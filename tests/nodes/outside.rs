@@ -121,6 +121,28 @@ fn the_node_itself_is_not_masqueraded_into(
     }
 }
 
+/// A pod speaks by the port already when a process of the node gets it, and calls the same host: neither loses its connection.
+#[rstest]
+fn a_port_that_the_node_gets_later_leaves_both_their_connections(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut pod = scene.client.dial(to).from_port(20_001).open(protocol).unwrap();
+    assert_eq!(pod.ask("before").unwrap().client.port(), 20_001);
+    let own = netplug_tests::traffic::Dial::new(scene.node.namespace(), to);
+    let mut own = own.from_port(20_001).open(protocol).unwrap();
+    for number in 0..REQUESTS {
+        let (node, pod) =
+            (own.ask(&number.to_string()).unwrap(), pod.ask(&number.to_string()).unwrap());
+        assert_eq!(pod.client, SocketAddr::new(NODE_1.ip(ip), 20_001));
+        assert_eq!(node.client_ip(), NODE_1.ip(ip));
+        assert_ne!(node.client, pod.client);
+    }
+}
+
 #[rstest]
 fn pods_reach_the_node(#[values(V4, V6)] ip: Family, #[values(Tcp, Udp)] protocol: Protocol) {
     let scene = Scene::steered(Learn);

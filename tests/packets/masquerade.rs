@@ -3,7 +3,9 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip;
-use netplug_common::maps::config::{STEERING_ALWAYS, STEERING_LEARN};
+use netplug_common::maps::config::{
+    MASQUERADE_LINK_LOCAL4, MASQUERADE_LINK_LOCAL6, STEERING_ALWAYS, STEERING_LEARN,
+};
 use netplug_common::maps::flow::Flow;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, WEB};
@@ -402,4 +404,44 @@ fn a_port_of_a_cached_flow_is_not_the_hosts_nats(#[values(V4, V6)] family: Famil
         V4 => run::<ip::V4>(family),
         V6 => run::<ip::V6>(family),
     }
+}
+
+/// A host on the uplink's link, by an address that is valid there only.
+const NEIGHBOUR: Actor = Actor {
+    name: "neighbour",
+    v4: std::net::Ipv4Addr::new(169, 254, 169, 254),
+    v6: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2),
+    mac: OUTSIDE.mac,
+};
+
+/// Each family by its own flag, and what a pod says about the answer as well.
+#[rstest]
+fn link_local_addresses_are_masqueraded_to_where_that_is_wanted(
+    #[values(V4, V6)] family: Family,
+    #[values(false, true)] is_wanted: bool,
+) {
+    let (own, other) = match family {
+        V4 => (MASQUERADE_LINK_LOCAL4, MASQUERADE_LINK_LOCAL6),
+        V6 => (MASQUERADE_LINK_LOCAL6, MASQUERADE_LINK_LOCAL4),
+    };
+    let mut datapath = with_one_port();
+    datapath.configure(|config| config.flags |= if is_wanted { own } else { other });
+    let asks = |from, port| {
+        eth(NODE_1, OUTSIDE) / packet::ip(family, from, NEIGHBOUR) / udp(port, 80) / payload(b"?")
+    };
+    let answer = |to, port| {
+        eth(OUTSIDE, NODE_1) / packet::ip(family, NEIGHBOUR, to) / udp(80, port) / payload(b"!")
+    };
+    let refuses = |from, to, port| {
+        eth(NODE_1, OUTSIDE)
+            / packet::ip(family, from, NEIGHBOUR)
+            / packet::port_unreachable(family)
+            / packet::quoting(&answer(to, port), 1_000)
+    };
+    let (seen, port) = if is_wanted { (NODE_1, 2000) } else { (CLIENT, 40000) };
+    becomes(&mut datapath, "to_uplink", &asks(CLIENT, 40000), &asks(seen, port));
+    becomes(&mut datapath, "from_uplink", &answer(seen, port), &answer(CLIENT, 40000));
+    let (said, wanted) = (refuses(CLIENT, CLIENT, 40000), refuses(seen, seen, port));
+    becomes(&mut datapath, "to_uplink", &said, &wanted);
+    assert_eq!(datapath.counted(Counter::Masqueraded), if is_wanted { 2 } else { 0 });
 }

@@ -23,3 +23,4 @@ pub mod pod;
 pub mod rules;
 pub mod runtime;
 pub mod traffic;
+pub mod watcher;

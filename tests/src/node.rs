@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::outside::Outside;
 use crate::pod::Pod;
 use crate::runtime::{Attachment, PluginError, Runtime};
+use crate::watcher::Watcher;
 
 /// A node of one's own.
 #[derive(Debug)]
@@ -208,6 +209,14 @@ impl Node {
         let printed = self.netplug(&format!("{line} -o json"));
         serde_json::from_str(&printed)
             .unwrap_or_else(|error| panic!("`netplug {line}`: {error}: {printed}"))
+    }
+
+    /// `netplug watch` on the node, until the value is dropped.
+    #[track_caller]
+    pub fn watch(&self, line: &str) -> Watcher {
+        let mut command = self.runtime.cli();
+        command.arg("watch").args(line.split_whitespace());
+        Watcher::start(&self.namespace, command)
     }
 
     /// Asserts that pods have left nothing behind: no link but the bridge, no lease, no endpoint, and no rule

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::decide::opening::{Moment, moment};
+use crate::decide::opening::{Moment, RST, moment};
 use crate::tuple::{SCTP, TCP, UDP};
 
 /// Seconds without a packet after which the port may go to another flow. The defaults are conntrack's
@@ -49,7 +49,7 @@ impl Lifetimes {
         match (protocol, stage) {
             (TCP, Stage::Established) => self.tcp_established,
             (TCP, Stage::Opening) => self.tcp_opening,
-            (TCP, Stage::Closing) => self.tcp_closing,
+            (TCP, _) => self.tcp_closing,
             (UDP, Stage::Established) => self.udp_stream,
             (UDP, _) => self.udp,
             (SCTP, Stage::Established) => self.sctp_established,
@@ -67,25 +67,31 @@ pub enum Stage {
     Opening = 0,
     /// Data may flow.
     Established = 1,
-    /// A FIN or RST was seen: from here only a new opening leads back.
-    Closing = 2,
+    /// The caller has sent a FIN: the other side may still send data.
+    CallerClosed = 2,
+    /// The other side has, and the caller may send.
+    CalledClosed = 3,
+    /// Both have, or one sent a RST. Only a new opening leads back.
+    Closed = 4,
 }
 
 impl Stage {
-    /// The stage of its number; anything unknown is `Closing`.
+    /// The stage of its number; anything unknown is `Closed`.
     #[inline(always)]
     #[must_use]
     pub const fn of(number: u8) -> Self {
         match number {
             0 => Self::Opening,
             1 => Self::Established,
-            _ => Self::Closing,
+            2 => Self::CallerClosed,
+            3 => Self::CalledClosed,
+            _ => Self::Closed,
         }
     }
 }
 
-/// The stage after a packet of `protocol` with TCP flags byte `flags` (SCTP's: `opening::sctp_flags`), which is an answer or
-/// not; `before` is `None` for a new mapping.
+/// The stage after a packet of `protocol` with TCP flags byte `flags` (SCTP's: `opening::sctp_flags`), which is an answer to who
+/// called or not; `before` is `None` for a new mapping.
 #[inline(always)]
 #[must_use]
 pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: bool) -> Stage {
@@ -98,7 +104,16 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
     }
     match (moment(flags), before) {
         (Moment::Opening, _) => Stage::Opening,
-        (Moment::Closing, _) | (Moment::Underway, Some(Stage::Closing)) => Stage::Closing,
+        (Moment::Closing, _) if flags & RST != 0 => Stage::Closed,
+        (Moment::Closing, Some(Stage::Closed)) => Stage::Closed,
+        (Moment::Closing, Some(Stage::CallerClosed)) if is_answer => Stage::Closed,
+        (Moment::Closing, Some(Stage::CalledClosed)) if !is_answer => Stage::Closed,
+        (Moment::Closing, _) if is_answer => Stage::CalledClosed,
+        (Moment::Closing, _) => Stage::CallerClosed,
+        (
+            Moment::Underway,
+            Some(stage @ (Stage::CallerClosed | Stage::CalledClosed | Stage::Closed)),
+        ) => stage,
         (Moment::Underway, _) => Stage::Established,
     }
 }
@@ -109,8 +124,8 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
 #[must_use]
 pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, left: u32) -> bool {
     match stage {
-        Stage::Established => false,
-        Stage::Closing => true,
+        Stage::Established | Stage::CallerClosed | Stage::CalledClosed => false,
+        Stage::Closed => true,
         Stage::Opening => left + 1 < lifetimes.seconds(protocol, stage),
     }
 }
@@ -128,20 +143,42 @@ mod tests {
     use super::*;
     use crate::decide::opening::{ACK, FIN, RST, SYN};
 
-    #[test]
-    fn a_connection_goes_from_opening_to_established_to_closing_and_opens_again() {
-        let mut stage = next(None, TCP, SYN, false);
-        for (flags, expected) in [
-            (SYN | ACK, Stage::Opening),
-            (ACK, Stage::Established),
-            (FIN | ACK, Stage::Closing),
-            (ACK, Stage::Closing),
-            (SYN, Stage::Opening),
-            (RST, Stage::Closing),
-        ] {
-            stage = next(Some(stage), TCP, flags, false);
-            assert_eq!(stage, expected, "{flags:#04x}");
+    const CALL: bool = false;
+    const ANSWER: bool = true;
+
+    #[track_caller]
+    fn goes(steps: &[(u8, bool, Stage)]) {
+        let mut stage = None;
+        for (flags, is_answer, expected) in steps {
+            stage = Some(next(stage, TCP, *flags, *is_answer));
+            assert_eq!(stage, Some(*expected), "{flags:#04x}");
         }
+    }
+
+    #[test]
+    fn a_connection_opens_closes_side_by_side_and_opens_again() {
+        goes(&[
+            (SYN, CALL, Stage::Opening),
+            (SYN | ACK, ANSWER, Stage::Opening),
+            (ACK, CALL, Stage::Established),
+            (FIN | ACK, CALL, Stage::CallerClosed),
+            (FIN | ACK, CALL, Stage::CallerClosed),
+            (ACK, ANSWER, Stage::CallerClosed),
+            (FIN | ACK, ANSWER, Stage::Closed),
+            (ACK, CALL, Stage::Closed),
+            (SYN, CALL, Stage::Opening),
+            (RST, ANSWER, Stage::Closed),
+        ]);
+    }
+
+    #[test]
+    fn the_other_side_may_close_first() {
+        goes(&[
+            (ACK, CALL, Stage::Established),
+            (FIN | ACK, ANSWER, Stage::CalledClosed),
+            (ACK, CALL, Stage::CalledClosed),
+            (FIN | ACK, CALL, Stage::Closed),
+        ]);
     }
 
     #[test]
@@ -172,8 +209,10 @@ mod tests {
     #[test]
     fn what_carries_data_never_gives_way_and_the_rest_not_at_once() {
         let may = |stage, left| may_give_way(&Lifetimes::DEFAULT, TCP, stage, left);
-        assert!(!may(Stage::Established, 0));
-        assert!(may(Stage::Closing, 120));
+        for stage in [Stage::Established, Stage::CallerClosed, Stage::CalledClosed] {
+            assert!(!may(stage, 0));
+        }
+        assert!(may(Stage::Closed, 120));
         assert!(!may(Stage::Opening, 120) && !may(Stage::Opening, 119));
         assert!(may(Stage::Opening, 118));
     }

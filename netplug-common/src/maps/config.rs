@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::decide::mapping_life::Lifetimes;
 use crate::decide::port_choice::{PortRange, PortRanges};
-use crate::ip::{Ipv4, Ipv6};
+use crate::ip::{IpVersion, Ipv4, Ipv6, V4};
 
 /// `steering`: only the first packets of a flow visit.
 pub const STEERING_LEARN: u32 = 0;
@@ -24,6 +24,18 @@ pub const STEERING_DIRECT: u32 = 2;
 pub const MASQUERADE: u32 = 1;
 /// Flag: conntrack in this namespace is liberal enough for TCP to be learned.
 pub const LEARN_TCP: u32 = 2;
+/// Flag: pods' packets to 169.254.0.0/16 are masqueraded, too.
+pub const MASQUERADE_LINK_LOCAL4: u32 = 4;
+/// Flag: pods' packets to fe80::/10 are masqueraded, too.
+pub const MASQUERADE_LINK_LOCAL6: u32 = 8;
+
+/// Whether `flags` have pods' packets to the family's link-local addresses masqueraded.
+#[inline(always)]
+#[must_use]
+pub fn masquerades_link_local<V: IpVersion>(flags: u32) -> bool {
+    let is_v4 = V::ADDRESS_FAMILY == V4::ADDRESS_FAMILY;
+    flags & if is_v4 { MASQUERADE_LINK_LOCAL4 } else { MASQUERADE_LINK_LOCAL6 } != 0
+}
 
 /// Flag: there are HostPorts.
 pub const HOST_PORTS: u32 = 16;
@@ -47,7 +59,7 @@ pub struct Config {
     pub epoch: u32,
     /// One of `STEERING_*`.
     pub steering: u32,
-    /// [`MASQUERADE`], [`LEARN_TCP`], [`HOST_PORTS`].
+    /// [`MASQUERADE`], [`LEARN_TCP`], [`MASQUERADE_LINK_LOCAL4`], [`MASQUERADE_LINK_LOCAL6`], [`HOST_PORTS`].
     pub flags: u32,
     /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
     /// with. Random for each load, and never zero.

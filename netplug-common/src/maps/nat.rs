@@ -28,6 +28,9 @@ pub const HOST_PORT: u8 = 4;
 /// Kind, in NAT_IN only: what NAT_OUT has of a HostPort's flow once more, by the tuple as the pod gets it.
 pub const SPARE: u8 = 5;
 
+/// Kind: a connection of the node's own whose port a pod had already, when a process got it. It leaves by another.
+pub const MOVED: u8 = 6;
+
 /// Half a mapping. Its first eight bytes are compared and exchanged as one, so that an expired half's port gets one new
 /// holder.
 #[repr(C)]
@@ -37,7 +40,7 @@ pub struct Mapping<V: IpVersion> {
     pub expires_at: u32,
     /// The port that goes with `address`.
     pub port: Port,
-    /// [`TRANSLATED`], [`IDENTITY`], [`HOST`], [`HOST_PORT`] or [`SPARE`]; 0 while it changes hands.
+    /// [`TRANSLATED`], [`IDENTITY`], [`HOST`], [`HOST_PORT`], [`SPARE`] or [`MOVED`]; 0 while it changes hands.
     pub kind: u8,
     /// One of `decide::mapping_life::Stage`.
     pub stage: u8,
@@ -54,6 +57,8 @@ pub struct NatState {
     pub rebuild_after: u64,
     /// From when on a full map may be swept again.
     pub sweep_after: u64,
+    /// Whether there was ever a [`MOVED`] one: else nothing of the host's own is looked up.
+    pub moved: u64,
     /// Mappings that the last sweep removed.
     pub removed: u64,
     /// Frames that were kept in HELD so far; of the first family only.

@@ -1,6 +1,7 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
-//! 1 the host's own: done, but for identifiers of its echoes and ports of its own NAT  2 redirected by us: done
+//! 1 the host's own: done, but for errors about what had come for a pod, identifiers of its echoes and ports of its own NAT
+//! 2 redirected by us: done
 //! 3 from a pod, to where pods are not known: answers to a HostPort's calls leave as the node, and the rest is masqueraded;
 //! errors by what they quote  4 learn what the host, and we,
 //! made of the packet
@@ -27,13 +28,26 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
     if skb.received_by() != 0 {
         return forwarded::<V>(skb);
     }
-    own::<V>(skb);
+    if V::is_icmp(skb) {
+        hosts_error::<V>(skb)?;
+    }
+    own::<V>(skb)?;
     Ok(Verdict::Next)
 }
 
+/// An error of the host's own, if it is one. Out of line.
 #[inline(never)]
-fn own<V: Apart>(skb: Skb) {
-    masquerade::own::<V>(skb);
+fn hosts_error<V: Apart>(skb: Skb) -> Result<(), Counter> {
+    let mut packet = Packet::blank();
+    if V::any(skb, &mut packet) && packet.kind == Kind::Error {
+        V::translate_hosts_error(skb, &mut packet)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
+    masquerade::own::<V>(skb)
 }
 
 #[inline(never)]

@@ -2,11 +2,15 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, TRANSLATED};
-use netplug_common::tuple::Tuple;
+use netplug_common::maps::nat::{HOST, MOVED, TRANSLATED};
+use netplug_common::tuple::{Port, Tuple};
 
+use super::outbound::NONE_LEFT;
 use super::{Clock, half, take, touch};
+use crate::apart::Apart;
+use crate::maps;
 use crate::packet::{Header, Packet};
+use crate::skb::Skb;
 
 /// Has the host hold the port that `packet`, which its NAT sends by an uplink's address, leaves by. `false`: a pod holds it.
 /// Out of line.
@@ -22,7 +26,7 @@ pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
                 touch(known, packet, clock);
                 return true;
             }
-            if !take(known, clock) {
+            if !take(known, clock, false) {
                 return false;
             }
             BPF_ANY
@@ -60,4 +64,63 @@ pub fn take_for_host<V: Header>(packet: &Packet<V>, clock: &Clock) {
     let half = half(packet, clock, HOST, source, source_port);
     // Full: the next packet tries again.
     let _ = V::nat_in().insert(&packet.tuple.reversed(), &half, u64::from(BPF_ANY));
+}
+
+/// The port, in host order, that a packet of a socket of the host's leaves by, where that is another than its own: a pod had that
+/// one already when the socket got it, and neither is to lose its connection. 0: its own. [`NONE_LEFT`], [`NO_ROOM`]: there is
+/// none. `may_begin`: it may be the first of its connection.
+#[inline(always)]
+pub fn moved_to<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, may_begin: bool) -> u32 {
+    let Some(state) = maps::nat_state::<V>() else { return 0 };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    if unsafe { (*state).moved } != 0
+        && let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple)
+    {
+        // SAFETY: as above.
+        let (kind, port, expires_at) =
+            unsafe { ((*known).kind, (*known).port, (*known).expires_at) };
+        if kind == MOVED && !has_expired(expires_at, clock.low()) {
+            touch(known, packet, clock);
+            return u32::from(port.get());
+        }
+    }
+    if !may_begin || !is_pods(packet, clock) {
+        return 0;
+    }
+    let port = V::find_port(skb, packet, &packet.tuple.source, false);
+    if port < NONE_LEFT {
+        // SAFETY: as above.
+        unsafe { (*state).moved = 1 };
+        write_moved(packet, clock, port);
+    }
+    port
+}
+
+/// Whether a pod holds the port that `packet` would leave by.
+#[inline(always)]
+fn is_pods<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
+    let Some(known) = V::nat_in().get_ptr(packet.tuple.reversed()) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
+    kind == TRANSLATED && !has_expired(expires_at, clock.low())
+}
+
+/// Makes what was found for `packet` a [`MOVED`] mapping. Out of line.
+#[inline(never)]
+fn write_moved<V: Header>(packet: &Packet<V>, clock: &Clock, port: u32) {
+    let port = Port::new(port as u16);
+    let Tuple { source, source_port, .. } = packet.tuple;
+    let mut answers = packet.tuple.reversed();
+    answers.destination_port = port;
+    // Full: the next packet tries again.
+    let _ = V::nat_in().insert(
+        &answers,
+        &half(packet, clock, MOVED, source, source_port),
+        u64::from(BPF_ANY),
+    );
+    let _ = V::nat_out().insert(
+        &packet.tuple,
+        &half(packet, clock, MOVED, source, port),
+        u64::from(BPF_ANY),
+    );
 }

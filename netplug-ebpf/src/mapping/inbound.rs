@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, IDENTITY, TRANSLATED};
+use netplug_common::maps::nat::{HOST, IDENTITY, MOVED, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
 use super::{Clock, half, touch};
@@ -39,11 +39,11 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
         touch(known, packet, clock);
         return Found::Identity;
     }
-    if mapping.kind != IDENTITY && mapping.kind != TRANSLATED {
+    if !matches!(mapping.kind, IDENTITY | TRANSLATED | MOVED) {
         return Found::Nothing;
     }
     // A pod that is being deleted is no reason to write what DEL removes.
-    if maps::endpoint::<V>(&mapping.address).is_none() {
+    if mapping.kind != MOVED && maps::endpoint::<V>(&mapping.address).is_none() {
         return Found::Nothing;
     }
     touch(known, packet, clock);
@@ -53,7 +53,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
     }
     to.destination = mapping.address;
     to.destination_port = mapping.port;
-    if write_out(&to.reversed(), packet, clock, TRANSLATED) {
+    if write_out(&to.reversed(), packet, clock, mapping.kind) {
         report::count(skb, Counter::Healed);
     }
     Found::Translation

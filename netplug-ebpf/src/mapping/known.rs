@@ -20,6 +20,14 @@ pub fn translation_in<V: Header>(answers: &Tuple<V>, clock: &Clock) -> Option<(V
     is_pods.then_some((address, port))
 }
 
+/// Whether the flow in which a pod sends `sent` has a translation that has not ended.
+#[inline(always)]
+pub fn is_translated<V: Header>(sent: &Tuple<V>, clock: &Clock) -> bool {
+    let Some(half) = V::nat_out().get_ptr(sent) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe { (*half).kind == TRANSLATED && !has_expired((*half).expires_at, clock.low()) }
+}
+
 /// How a pod's flow leaves.
 pub enum Out<V: Header> {
     /// By that address and port.

@@ -21,11 +21,11 @@ mod search;
 mod sweep;
 
 pub use fragments::{follow, keep_later, note_first};
-pub use host::{reserve, take_for_host};
+pub use host::{moved_to, reserve, take_for_host};
 pub use host_port::{answered, called, hold};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};
-pub use known::{Out, translation_in, translation_out};
+pub use known::{Out, is_translated, translation_in, translation_out};
 pub use outbound::{AS_IT_IS, NO_ROOM, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
 pub use search::{find, has_socket};
@@ -34,7 +34,7 @@ pub use sweep::sweep;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::{Lifetimes, Stage, has_expired, next};
 use netplug_common::maps::config::Config;
-use netplug_common::maps::nat::{HOST, Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use crate::packet::{Header, Packet};
@@ -92,7 +92,7 @@ impl Clock {
     /// Whether a packet that goes this way answers, in a flow of that kind.
     #[inline(always)]
     fn is_answer(&self, kind: u8) -> bool {
-        self.is_inward == matches!(kind, TRANSLATED | HOST)
+        self.is_inward == matches!(kind, TRANSLATED | HOST | MOVED)
     }
 
     /// Where a flow of a mapping of that kind stands after `packet`, and when it ends.
@@ -132,11 +132,14 @@ fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock)
     }
 }
 
-/// Has the port of an expired half for its finder; `false` if another was first, or its holder came back.
+/// Has the port of an expired half, or of a closed one if that is urgent, for its finder; `false` if another was first, or its
+/// holder came back.
 #[inline(always)]
-fn take<V: Header>(half: *mut Mapping<V>, clock: &Clock) -> bool {
+fn take<V: Header>(half: *mut Mapping<V>, clock: &Clock, is_urgent: bool) -> bool {
     let head = Head::of(half);
-    has_expired(head.expires_at(), clock.low()) && head.becomes(half, clock, 0)
+    let has_ended = has_expired(head.expires_at(), clock.low())
+        || (is_urgent && head.stage() == Stage::Closed as u8);
+    has_ended && head.becomes(half, clock, 0)
 }
 
 /// Keeps the port of a half for its holder, as long as nobody has taken it: when it has ended, a socket of the host's may
@@ -169,6 +172,11 @@ impl Head {
     #[inline(always)]
     fn kind(&self) -> u8 {
         (self.0 >> 48) as u8
+    }
+
+    #[inline(always)]
+    fn stage(&self) -> u8 {
+        (self.0 >> 56) as u8
     }
 
     /// Lets the half live for a second as `kind`, if its head is still this one.

@@ -48,9 +48,9 @@ pub fn source_for<V: Apart>(
         report::count(skb, Counter::Healed);
         return AS_IT_IS;
     }
-    let mut port = V::find_port(skb, packet, address);
-    if port == NO_ROOM && V::sweep() {
-        port = V::find_port(skb, packet, address);
+    let mut port = V::find_port(skb, packet, address, false);
+    if port == NONE_LEFT || (port == NO_ROOM && V::sweep()) {
+        port = V::find_port(skb, packet, address, true);
     }
     if port >= NONE_LEFT {
         return port;

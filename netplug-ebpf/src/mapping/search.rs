@@ -9,7 +9,7 @@ use core::ptr::from_mut;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple};
 use aya_ebpf::helpers::generated as helpers;
-use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::decide::mapping_life::{Stage, has_expired};
 use netplug_common::decide::opening::is_first;
 use netplug_common::decide::port_choice::CANDIDATES;
 use netplug_common::hash;
@@ -34,17 +34,29 @@ struct Search<'a, V: Header> {
     found: u32,
     depth: u32,
     is_full: bool,
+    /// Whether the port of a connection that has closed, and holds it for a while after, may be had.
+    is_urgent: bool,
 }
 
 /// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].
-/// (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
+/// `is_urgent`: nothing was found that is quite free. (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
 #[inline(always)]
-pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
+pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, is_urgent: bool) -> u32 {
     let Some(config) = maps::config() else { return NONE_LEFT };
     let clock = &Clock::outward(config);
     let hash = hash::of(&packet.tuple, config.hash_key);
-    let mut search =
-        Search { skb, packet, config, clock, address, hash, found: 0, depth: 0, is_full: false };
+    let mut search = Search {
+        skb,
+        packet,
+        config,
+        clock,
+        address,
+        hash,
+        found: 0,
+        depth: 0,
+        is_full: false,
+        is_urgent,
+    };
     if !is_first(packet.tcp_flags) {
         // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
         // which the same candidates are tried once more.
@@ -169,7 +181,8 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
             search.found = u32::from(port.get());
             return STOP;
         }
-        if is_live {
+        let has_closed = search.is_urgent && half.stage == Stage::Closed as u8;
+        if is_live && !has_closed {
             return GO_ON;
         }
     }
@@ -181,7 +194,7 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
     }
     let claim = match held {
         None => BPF_NOEXIST,
-        Some(half) if take(half, search.clock) => BPF_ANY,
+        Some(half) if take(half, search.clock, search.is_urgent) => BPF_ANY,
         Some(_) => return GO_ON,
     };
     let half = half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);

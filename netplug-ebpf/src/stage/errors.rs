@@ -5,12 +5,14 @@
 //! About what a pod sent: it becomes the pod's, as the quoted packet becomes what the pod sent.
 //! # Out
 //! What a pod says about an answer that it got: it leaves as the uplink, quoting what came there.
+//! # The host's own
+//! About what it could not hand to a pod, or not hand on: quotes what had come to the node.
 //! # Left as it is
 //! What is about no mapping, and what quotes another's packet than the one that it goes to, or comes from.
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
-use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE};
+use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::Tuple;
 
 use crate::mapping::{self, Clock};
@@ -64,6 +66,29 @@ pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Count
     Ok(())
 }
 
+/// Translates what an error of the host's own quotes: it is about a packet that had come for the node's address, and had a pod's
+/// when the host saw it.
+#[inline(always)]
+pub fn hosts<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
+    let Some(quote) = quote::read(skb, packet) else { return Ok(()) };
+    if config.flags & (MASQUERADE | HOST_PORTS) == 0
+        || quote.tuple.source != packet.tuple.destination
+    {
+        return Ok(());
+    }
+    let sent = quote.tuple.reversed();
+    let (address, port) = match mapping::translation_out::<V>(&sent, &Clock::outward(config)) {
+        mapping::Out::AsHostPort(address, port) | mapping::Out::As(address, port) => {
+            (address, port)
+        }
+        mapping::Out::AsItIs | mapping::Out::Unknown => return Ok(()),
+    };
+    let inner = Tuple { destination: address, destination_port: port, ..quote.tuple };
+    let outer = packet.tuple;
+    quote::translate(skb, packet, &quote, &outer, &inner).map_err(|()| Counter::RewriteFailed)
+}
+
 /// What cannot be translated does not leave, where it would have to be.
 #[inline(always)]
 fn unless(is_due: bool) -> Result<(), Counter> {
@@ -78,6 +103,6 @@ fn is_masqueraded<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> b
     config.flags & MASQUERADE != 0
         && !V::masquerade_address(uplink).is_unspecified()
         && maps::endpoint::<V>(source).is_some()
-        && !destination.is_link_local()
+        && (!destination.is_link_local() || masquerades_link_local::<V>(config.flags))
         && !V::is_exempt(destination)
 }

@@ -2,7 +2,9 @@
 //!
 //! # Out
 //! Masqueraded: what a pod's own address sends, to where pods are not known. Not: to a non-masquerade CIDR, to
-//! multicast or link-local addresses, and answers to a connection that came in from outside to the pod's address.
+//! multicast addresses or (unless that is wanted) link-local ones, and answers to a connection that came in from outside to
+//! the pod's address.
+//! What is exempt may change: a TCP connection stays as it began.
 //! What the host's own NAT has given the uplink's address already goes as it is, and has its port reserved.
 //! # In
 //! An answer's destination becomes the pod again, before the host sees it: the host's conntrack knows pods' flows
@@ -16,7 +18,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::ip::Address;
-use netplug_common::maps::config::{Config, MASQUERADE};
+use netplug_common::maps::config::{Config, MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::{Port, TCP, Tuple};
 
 use crate::apart::Apart;
@@ -47,8 +49,8 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     }
     if maps::endpoint::<V>(source).is_none()
         || !destination.is_for_one_host()
-        || destination.is_link_local()
-        || V::is_exempt(destination)
+        || (destination.is_link_local() && !masquerades_link_local::<V>(config.flags))
+        || (V::is_exempt(destination) && !began_masqueraded(packet, config))
     {
         return Ok(());
     }
@@ -69,6 +71,15 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     report::count(skb, Counter::Masqueraded);
     log::masqueraded(skb, port as u16);
     Ok(())
+}
+
+/// Whether a packet to where pods are known belongs to a connection that began before that was so: it ends as it began.
+#[inline(always)]
+fn began_masqueraded<V: Header>(packet: &Packet<V>, config: &'static Config) -> bool {
+    packet.has_ports()
+        && packet.tuple.protocol == TCP
+        && !is_first(packet.tcp_flags)
+        && mapping::is_translated(&packet.tuple, &Clock::outward(config))
 }
 
 /// Gives a packet its new source. Out of line: the search for a port has the stack to itself.
@@ -158,18 +169,19 @@ fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
 }
 
 /// Has what the host itself sends hold its port, where no socket tells of it: identifiers of its echoes, and ports that its
-/// own NAT has given. Most of its packets are those of a socket of that port, and done with.
+/// own NAT has given. Most of its packets are those of a socket of that port, by which masquerade knows: of those only the first is
+/// looked at, and datagrams.
 #[inline(always)]
-pub fn own<V: Header>(skb: Skb) {
-    let Some(config) = maps::config() else { return };
+pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
+    let Some(config) = maps::config() else { return Ok(()) };
     let mut packet = Packet::blank();
-    if V::is_icmp(skb) {
-        if !V::any(skb, &mut packet) {
-            return;
-        }
-    } else {
-        let Some(plain) = V::plain(skb) else { return };
-        packet = plain;
+    match V::plain(skb) {
+        Some(plain) => packet = plain,
+        None if !V::any(skb, &mut packet) => return Ok(()),
+        None => {}
+    }
+    if config.flags & MASQUERADE == 0 || !is_ours(&packet, config) {
+        return Ok(());
     }
     let is_told = match packet.kind {
         Kind::Echo => packet.icmp_type != V::ECHO_REQUEST,
@@ -180,8 +192,23 @@ pub fn own<V: Header>(skb: Skb) {
                 || packet.tcp_flags & RST != 0
         }),
     };
-    if !is_told && config.flags & MASQUERADE != 0 && is_ours(&packet, config) {
-        mapping::take_for_host(&packet, &Clock::outward(config));
+    let clock = Clock::outward(config);
+    if !is_told {
+        mapping::take_for_host(&packet, &clock);
+        return Ok(());
+    }
+    if packet.kind == Kind::Echo {
+        return Ok(());
+    }
+    let may_begin = packet.tuple.protocol != TCP || is_first(packet.tcp_flags);
+    match mapping::moved_to(skb, &packet, &clock, may_begin) {
+        0 => Ok(()),
+        mapping::NONE_LEFT => Err(Counter::PortsExhausted),
+        mapping::NO_ROOM => Err(Counter::MappingsFull),
+        port => {
+            let address = packet.tuple.source;
+            leave_as(skb, &mut packet, &address, port)
+        }
     }
 }
 

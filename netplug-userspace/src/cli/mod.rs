@@ -8,11 +8,13 @@ mod endpoints;
 mod flows;
 mod flush;
 mod load;
+mod masquerade;
 mod nat;
 mod output;
 mod promote;
 mod status;
 mod unload;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,15 @@ enum Command {
     Counters,
     /// Void every cached flow, so that each asks the host again at once.
     Flush,
+    /// Which packets of pods leave as the node; show or change it.
+    #[command(subcommand)]
+    Masquerade(masquerade::Command),
+    /// Keep up with uplinks and their addresses, and with a file of ip-masq-agent's format, until SIGTERM or SIGINT.
+    Watch {
+        /// The file; one that is missing stands for ip-masq-agent's defaults.
+        #[arg(long, value_name = "FILE")]
+        masquerade_file: Option<std::path::PathBuf>,
+    },
     /// Load the programs, or replace older ones without losing a packet. (The first ADD does it too.)
     Load {
         /// Have the programs tell what they do, and print it until interrupted.
@@ -90,6 +101,8 @@ fn dispatch(Arguments { output, command }: Arguments) -> anyhow::Result<()> {
         Command::Nat => nat::run(output, &loaded()?),
         Command::Counters => counters::run(output, &loaded()?),
         Command::Flush => flush::run(output, &loaded()?),
+        Command::Masquerade(command) => masquerade::run(output, command),
+        Command::Watch { masquerade_file } => watch::run(masquerade_file),
         Command::Load { log, flow_cache } => load::run(output, log, flow_cache),
         Command::Unload { force } => unload::run(output, force),
         Command::Promote => promote::run(output, &loaded()?),

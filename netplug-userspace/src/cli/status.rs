@@ -59,7 +59,7 @@ pub fn run(format: Format) -> anyhow::Result<()> {
     }
     if uplinks.is_empty() {
         line(
-            "uplink      none: there was no default route at the last ADD, and `uplinks` names none",
+            "uplink      none: there was no default route at the last ADD, and `uplinks` names none; `netplug watch` would see one come",
         )?;
     }
     let exempt: Vec<_> = exempt.iter().map(ToString::to_string).collect();

@@ -9,9 +9,11 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::timeouts::{self, Timeouts};
 use super::{Error, host_ports};
 use crate::ipam::{Range, RangeSet, store};
 use crate::node::Mac;
+use crate::settings::cidrs;
 
 /// Every key that is understood; the rest is warned about.
 #[rustfmt::skip]
@@ -23,7 +25,7 @@ const KEYS: &[&str] = &[
     "macspoofchk", "enabledad", "vlan", "vlanTrunk", "preserveDefaultVlan", "disableContainerInterface",
     "portIsolation", "addIf", "ipam",
     // netplug's.
-    "steering", "masquerade", "uplinks", "sourceGuard", "mtuOverhead", "revisit", "flowCache", "attach",
+    "steering", "masquerade", "uplinks", "sourceGuard", "mtuOverhead", "revisit", "timeouts", "flowCache", "attach",
 ];
 
 /// Every key below `ipam` that is understood: host-local's.
@@ -38,6 +40,9 @@ const IPAM_KEYS: &[&str] = &[
     "dataDir",
     "resolvConf",
 ];
+
+/// Every key below `masquerade` that is understood: ip-masq-agent's.
+const MASQUERADE_KEYS: &[&str] = &["nonMasqueradeCIDRs", "masqLinkLocal", "masqLinkLocalIPv6"];
 
 const NO_BANDWIDTH: &str =
     "netplug does not limit bandwidth, and its short way passes by what other plugins limit";
@@ -83,6 +88,8 @@ pub(super) struct Config {
     #[serde(default = "yes")]
     pub(super) source_guard: bool,
     pub(super) revisit: Option<Value>,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
     pub(super) flow_cache: Option<u32>,
     #[serde(default)]
     pub(super) attach: Attach,
@@ -119,15 +126,35 @@ pub(super) enum Attach {
     Clsact,
 }
 
+/// `masquerade`, where it is an object.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct RawMasquerade {
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    cidrs: Vec<String>,
+    #[serde(rename = "masqLinkLocal")]
+    link_local: bool,
+    #[serde(rename = "masqLinkLocalIPv6")]
+    link_local_ipv6: bool,
+}
+
+impl Default for RawMasquerade {
+    fn default() -> Self {
+        Self { cidrs: vec![cidrs::KUBENET.into()], link_local: false, link_local_ipv6: false }
+    }
+}
+
 /// What becomes of pods' addresses on the way out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Masquerade {
-    /// They stay.
-    Off,
-    /// They become the node's, but for the networks that kubenet leaves alone.
-    On,
-    /// They become the node's, but for these.
-    Except(Vec<IpNetwork>),
+pub(super) struct Masquerade {
+    /// They become the node's.
+    pub(super) on: bool,
+    /// But to these they stay.
+    pub(super) non_masquerade: Vec<IpNetwork>,
+    /// Whether they become so to 169.254.0.0/16.
+    pub(super) link_local: bool,
+    /// Whether they become so to fe80::/10.
+    pub(super) link_local_ipv6: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +198,7 @@ impl Config {
         })?;
         warn_of_unknown(json, KEYS, "");
         warn_of_unknown(&json["ipam"], IPAM_KEYS, "ipam.");
+        warn_of_unknown(&json["timeouts"], timeouts::KEYS, "timeouts.");
         for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| is_set(&json[*key])) {
             eprintln!("netplug: warning: {key} has no effect: {why}");
         }
@@ -215,25 +243,17 @@ impl Config {
 
     /// What becomes of pods' addresses on the way out.
     pub(super) fn masquerade(&self) -> Result<Masquerade, Error> {
-        const KEY: &str = "masquerade.nonMasqueradeCIDRs";
-        let cidrs = match &self.masquerade {
-            None if self.ip_masq == Some(false) => return Ok(Masquerade::Off),
-            None => return Ok(Masquerade::On),
+        let (on, keys) = match &self.masquerade {
+            None => (self.ip_masq != Some(false), None),
             Some(Value::Bool(false)) if self.ip_masq == Some(true) => {
                 return Err(Error::config("ipMasq", "is true, and masquerade is false"));
             }
-            Some(Value::Bool(false)) => return Ok(Masquerade::Off),
+            Some(Value::Bool(false)) => (false, None),
             Some(_) if self.ip_masq == Some(false) => {
                 return Err(Error::config("ipMasq", "is false, and masquerade says otherwise"));
             }
-            Some(Value::Bool(true)) => return Ok(Masquerade::On),
-            Some(Value::Object(keys)) => {
-                warn_of_unknown(&json!(keys), &["nonMasqueradeCIDRs"], "masquerade.");
-                match keys.get("nonMasqueradeCIDRs") {
-                    Some(cidrs) => cidrs.clone(),
-                    None => return Ok(Masquerade::On),
-                }
-            }
+            Some(Value::Bool(true)) => (true, None),
+            Some(Value::Object(keys)) => (true, Some(keys)),
             Some(other) => {
                 return Err(Error::config(
                     "masquerade",
@@ -243,14 +263,28 @@ impl Config {
                 ));
             }
         };
-        let texts: Vec<String> =
-            serde_json::from_value(cidrs).map_err(|error| Error::config(KEY, error))?;
-        let parse = |text: String| match text.parse::<IpNetwork>() {
-            Ok(cidr) if cidr.ip() == cidr.network() => Ok(cidr),
-            Ok(_) => Err(Error::config(KEY, format!("{text} has host bits set"))),
-            Err(_) => Err(Error::config(KEY, format!("{text:?} is not a CIDR"))),
+        let mut masquerade = Masquerade {
+            on,
+            non_masquerade: Vec::new(),
+            link_local: false,
+            link_local_ipv6: false,
         };
-        texts.into_iter().map(parse).collect::<Result<_, _>>().map(Masquerade::Except)
+        if on {
+            let named: RawMasquerade = match keys {
+                None => RawMasquerade::default(),
+                Some(keys) => {
+                    warn_of_unknown(&json!(keys), MASQUERADE_KEYS, "masquerade.");
+                    serde_path_to_error::deserialize(&json!(keys)).map_err(|error| {
+                        Error::config(format!("masquerade.{}", error.path()), error.inner())
+                    })?
+                }
+            };
+            masquerade.non_masquerade = cidrs::parse_all(&named.cidrs)
+                .map_err(|wrong| Error::config("masquerade.nonMasqueradeCIDRs", wrong))?;
+            masquerade.link_local = named.link_local;
+            masquerade.link_local_ipv6 = named.link_local_ipv6;
+        }
+        Ok(masquerade)
     }
 
     /// What the runtime asks for by a capability, whatever its spelling.
@@ -498,7 +532,7 @@ mod tests {
         assert!(wrong(json!({"masquerade": "yes"})).starts_with("masquerade: \"yes\" is neither"));
         assert!(
             wrong(json!({"masquerade": {"nonMasqueradeCIDRs": ["ten"]}}))
-                .contains("\"ten\" is not")
+                .contains("\"ten\" is neither a CIDR nor")
         );
         assert!(wrong(json!({"vlan": 100})).starts_with("vlan: 100 is not supported"));
         assert!(wrong(json!({"macspoofchk": true, "sourceGuard": false})).contains("macspoofchk"));
@@ -508,13 +542,21 @@ mod tests {
     #[test]
     fn masquerade_is_a_switch_or_a_list() {
         let read = |config| Config::read(&config).unwrap().masquerade().unwrap();
-        assert_eq!(read(json!({})), Masquerade::On);
-        assert_eq!(read(json!({"ipMasq": false})), Masquerade::Off);
-        assert_eq!(read(json!({"masquerade": false})), Masquerade::Off);
+        let is = |on, cidrs: &[&str]| Masquerade {
+            on,
+            non_masquerade: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            link_local: false,
+            link_local_ipv6: false,
+        };
+        assert_eq!(read(json!({})), is(true, &["10.0.0.0/8", "fc00::/7"]));
+        assert_eq!(read(json!({"ipMasq": false})), is(false, &[]));
+        assert_eq!(read(json!({"masquerade": false})), is(false, &[]));
         let one = json!({"ipMasq": true, "masquerade": {"nonMasqueradeCIDRs": ["0.0.0.0/0"]}});
-        assert_eq!(read(one), Masquerade::Except(vec!["0.0.0.0/0".parse().unwrap()]));
-        let all = json!({"masquerade": {"nonMasqueradeCIDRs": []}});
-        assert_eq!(read(all), Masquerade::Except(vec![]));
+        assert_eq!(read(one), is(true, &["0.0.0.0/0"]));
+        assert_eq!(read(json!({"masquerade": {"nonMasqueradeCIDRs": []}})), is(true, &[]));
+        let options = read(json!({"masquerade": {"masqLinkLocal": true}}));
+        assert_eq!((options.link_local, options.link_local_ipv6), (true, false));
+        assert_eq!(options.non_masquerade, read(json!({})).non_masquerade);
     }
 
     #[test]

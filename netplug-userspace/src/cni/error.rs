@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{datapath, ipam, node};
+use crate::{datapath, ipam, node, settings};
 
 /// Code of a bug of ours.
 pub(super) const BUG: u32 = 100;
@@ -84,6 +84,15 @@ pub enum Error {
         /// What else went wrong while undoing.
         also: Vec<String>,
     },
+}
+
+impl From<settings::Error> for Error {
+    fn from(error: settings::Error) -> Self {
+        match error {
+            settings::Error::Node(error) => Self::Node(error),
+            settings::Error::Datapath(error) => Self::Datapath(error),
+        }
+    }
 }
 
 impl Error {

@@ -11,6 +11,7 @@ use super::Error;
 use crate::datapath::{Datapath, Endpoint, HostPort};
 use crate::node::Netlink;
 use crate::protocol;
+use crate::settings::uplinks;
 
 const KEY: &str = "runtimeConfig.portMappings";
 
@@ -143,16 +144,7 @@ pub(super) fn open(
             SocketAddr::new(port.address, port.port)
         );
     }
-    Ok(datapath.open_host_ports(endpoint.owner, &ports, &locals(netlink)?)?)
-}
-
-/// The node's addresses.
-pub(super) fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, Error> {
-    let mut locals = Vec::new();
-    for link in netlink.links()? {
-        locals.extend(netlink.addresses(link.index)?.iter().map(ipnetwork::IpNetwork::ip));
-    }
-    Ok(locals)
+    Ok(datapath.open_host_ports(endpoint.owner, &ports, &uplinks::locals(netlink)?)?)
 }
 
 /// Whether a socket of the node's has the port: then it cannot be bound. Anything else that fails is no sign of one.

@@ -15,6 +15,7 @@ mod request;
 mod resolv_conf;
 mod rollback;
 mod settings;
+mod timeouts;
 
 use std::process::ExitCode;
 

@@ -3,13 +3,12 @@
 use ipnetwork::IpNetwork;
 
 use super::Error;
-use super::config::{self, Config, Masquerade};
+use super::config::{self, Config};
 use crate::datapath::{Attach, Datapath, Settings, Steering, Uplink};
-use crate::node::state::State;
+use crate::node::masquerade::Switches;
+use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
-
-/// kubenet's default for `--non-masquerade-cidr`, and its like for IPv6 (RFC 4193).
-const NON_MASQUERADE: [&str; 2] = ["10.0.0.0/8", "fc00::/7"];
+use crate::settings::uplinks::{told, with_known};
 
 /// How programs are attached.
 pub(super) fn attach(config: &Config) -> Attach {
@@ -33,26 +32,7 @@ pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Vec<Uplink>,
             "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
         );
     }
-    let uplink =
-        |found: uplink::Uplink| Uplink { ifindex: found.link.index, addresses: found.addresses };
-    Ok(found.into_iter().map(uplink).collect())
-}
-
-/// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
-/// and go.
-fn with_known(
-    netlink: &Netlink,
-    datapath: &Datapath,
-    mut uplinks: Vec<Uplink>,
-) -> Result<Vec<Uplink>, Error> {
-    for (ifindex, _) in datapath.uplinks()? {
-        let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
-        if is_new && netlink.link_of_index(ifindex)?.is_some() {
-            let addresses = netlink.addresses(ifindex)?.iter().map(IpNetwork::ip).collect();
-            uplinks.push(Uplink { ifindex, addresses });
-        }
-    }
-    Ok(uplinks)
+    Ok(found.into_iter().map(told).collect())
 }
 
 /// What a network's configuration means for the node.
@@ -74,15 +54,16 @@ pub(super) fn prepare_node(
     network: Network<'_>,
 ) -> Result<Datapath, Error> {
     let revisit = config.revisit()?;
-    let mut exempt = match config.masquerade()? {
-        Masquerade::Off => Vec::new(),
-        Masquerade::On => defaults()?,
-        Masquerade::Except(networks) => networks,
+    let masquerade = config.masquerade()?;
+    let switches = Switches {
+        on: masquerade.on,
+        link_local: masquerade.link_local,
+        link_local_ipv6: masquerade.link_local_ipv6,
     };
-    exempt.extend(network.pods);
+    let attach = attach(config);
     let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
     let datapath = Datapath::open_or_load(flow_cache)?;
-    // What all networks exempt is added up and written before another adds its own.
+    // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
         forward(state, &network)?;
         // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
@@ -90,20 +71,25 @@ pub(super) fn prepare_node(
             let name = format!("net/netfilter/{timeout}");
             tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
+        state.ask_masquerade(|wishes| {
+            wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
+        })?;
+        let named = config.uplinks.clone();
+        state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?;
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
                 config::Steering::Always => Steering::Always,
                 config::Steering::Direct => Steering::Direct,
             },
-            masquerade: !matches!(config.masquerade()?, Masquerade::Off),
-            non_masquerade: state.exempt(network.name, &exempt)?,
+            masquerade: state.masquerade().outcome().into(),
             uplinks: match config.uplinks {
                 Some(_) => network.uplinks,
                 None => with_known(netlink, &datapath, network.uplinks)?,
             },
             revisit,
-            attach: attach(config),
+            lifetimes: config.timeouts.lifetimes(),
+            attach,
             learns_tcp: let_tcp_be_learned(state)?,
             local_ports: local_ports()?,
         };
@@ -160,11 +146,4 @@ fn local_ports() -> Result<Option<(u16, u16)>, Error> {
     let Some(range) = sysctl::get("net/ipv4/ip_local_port_range")? else { return Ok(None) };
     let mut ends = range.split_whitespace().filter_map(|end| end.parse().ok());
     Ok(ends.next().zip(ends.next()))
-}
-
-fn defaults() -> Result<Vec<IpNetwork>, Error> {
-    NON_MASQUERADE
-        .iter()
-        .map(|cidr| cidr.parse().map_err(|error| Error::config("masquerade", error)))
-        .collect()
 }

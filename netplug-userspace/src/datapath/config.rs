@@ -9,7 +9,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{
-    Config, HOST_PORTS, LEARN_TCP, MASQUERADE, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+    Config, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
@@ -76,7 +76,7 @@ impl Datapath {
     pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
         let lock = Lock::of_settings()?;
         self.write_settings(&lock, settings)?;
-        self.write_uplinks(&lock, &settings.uplinks, settings.attach)
+        self.write_uplinks(&lock, &settings.uplinks, settings.attach).map(drop)
     }
 
     fn write_settings(&self, lock: &Lock, settings: &Settings) -> Result<(), Error> {
@@ -88,11 +88,12 @@ impl Datapath {
             (local, PortRanges::without(&taken))
         });
         if let Some((PortRange { first, last }, left)) = ports
-            && settings.masquerade
+            && settings.masquerade.on
             && left.count == 0
         {
             return Err(Error::NoPorts { first, last });
         }
+        settings.masquerade.check()?;
         self.change(lock, |config| {
             config.steering = match settings.steering {
                 Steering::Learn => STEERING_LEARN,
@@ -100,32 +101,19 @@ impl Datapath {
                 Steering::Direct => STEERING_DIRECT,
             };
             config.revisit_jiffies = jiffies(settings.revisit, per_second);
-            // Whether there are HostPorts is no setting.
-            config.flags = config.flags & HOST_PORTS
-                | if settings.masquerade { MASQUERADE } else { 0 }
-                | if settings.learns_tcp { LEARN_TCP } else { 0 };
+            config.lifetimes = settings.lifetimes;
+            config.flags =
+                (config.flags & !LEARN_TCP) | if settings.learns_tcp { LEARN_TCP } else { 0 };
             if let Some((local, left)) = ports {
                 config.local_ports = local;
                 config.masquerade_ports = left;
             }
         })?;
-        let v4 = self.write_exempt::<V4>(&settings.non_masquerade, |network| match network {
-            IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V6(_) => None,
-        })?;
-        let v6 = self.write_exempt::<V6>(&settings.non_masquerade, |network| match network {
-            IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V4(_) => None,
-        })?;
-        if v4 || v6 {
-            self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))
-        } else {
-            Ok(())
-        }
+        self.write_masquerade(lock, &settings.masquerade).map(drop)
     }
 
     /// Makes a family's CIDRs those of `networks`. Returns whether they were others.
-    fn write_exempt<V: Family>(
+    pub(super) fn write_exempt<V: Family>(
         &self,
         networks: &[IpNetwork],
         of_family: impl Fn(&IpNetwork) -> Option<(u8, V::Octets)>,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::Pod;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
-use netplug_common::maps::nat::{HOST, SPARE};
+use netplug_common::maps::nat::{HOST, MOVED, SPARE};
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
@@ -180,15 +180,15 @@ impl Datapath {
             }
         }
         let mut nat_out = self.maps.nat_out::<V>()?;
-        for (tuple, _) in entries(&nat_out, V::NAT_OUT)? {
-            if !pods.contains(&tuple.source) {
+        for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
+            if mapping.kind != MOVED && !pods.contains(&tuple.source) {
                 remove(&mut nat_out, &tuple, V::NAT_OUT)?;
             }
         }
         let mut nat_in = self.maps.nat_in::<V>()?;
         for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
             let pod = match mapping.kind {
-                HOST => continue,
+                HOST | MOVED => continue,
                 SPARE => &tuple.destination,
                 _ => &mapping.address,
             };

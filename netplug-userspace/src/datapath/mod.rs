@@ -8,6 +8,7 @@ mod endpoints;
 mod host_ports;
 mod load;
 mod maps;
+mod masquerade;
 mod pin;
 mod sockets;
 mod uplinks;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use netplug_common::decide::mapping_life::Lifetimes;
 
 use crate::digest;
 
@@ -147,6 +149,16 @@ pub enum Error {
         /// The last.
         last: u16,
     },
+    /// More CIDRs than the datapath holds.
+    #[error(
+        "{count} non-masquerade CIDRs of a family are more than the {limit} that fit; name larger ones"
+    )]
+    TooManyCidrs {
+        /// How many.
+        count: usize,
+        /// How many fit.
+        limit: u32,
+    },
     /// Developer's log could not be opened.
     #[error("cannot read the programs' log")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -176,19 +188,50 @@ pub enum Attach {
     Clsact,
 }
 
+impl Attach {
+    /// The configuration's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+
+    /// What a word of the configuration means; `Auto` where it is none.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        [Self::Tcx, Self::Clsact].into_iter().find(|how| how.name() == name).unwrap_or_default()
+    }
+}
+
+/// Which packets from pods to the outside get the uplink's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Any at all.
+    pub on: bool,
+    /// Those to 169.254.0.0/16.
+    pub link_local: bool,
+    /// Those to fe80::/10.
+    pub link_local_ipv6: bool,
+    /// Destinations that are never masqueraded, of all networks of the node. Includes where their pods are.
+    pub exempt: Vec<IpNetwork>,
+}
+
 /// What the whole node's datapath is told: the validated form of netplug's own configuration keys.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How pod traffic is brought before the host.
     pub steering: Steering,
-    /// Whether packets from pods to the outside get the uplink's address.
-    pub masquerade: bool,
-    /// Destinations that are never masqueraded, of all networks of the node. Includes where their pods are.
-    pub non_masquerade: Vec<IpNetwork>,
+    /// Which packets from pods to the outside get the uplink's address.
+    pub masquerade: Masquerade,
     /// Interfaces by which packets leave the node.
     pub uplinks: Vec<Uplink>,
     /// Age at which a cached flow asks the host again.
     pub revisit: Duration,
+    /// How long a mapping holds its port.
+    pub lifetimes: Lifetimes,
     /// How programs are attached.
     pub attach: Attach,
     /// Whether both conntrack sysctls that learned TCP needs are set in this namespace (`nf_conntrack_tcp_be_liberal`,

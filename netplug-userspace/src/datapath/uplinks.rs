@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use netplug_common::ip::{Ipv4, Ipv6};
+use netplug_common::ip::{Address, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::config::FAST_ADDRESSES;
+use netplug_common::maps::nat::TRANSLATED;
 use netplug_common::maps::uplink::UplinkEntry;
 
 use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach};
-use super::maps::{entries, remove};
+use super::maps::{Family, entries, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Error, Uplink, clsact};
 
@@ -15,13 +16,19 @@ const UNSPECIFIED4: Ipv4 = Ipv4 { octets: [0; 4] };
 const UNSPECIFIED6: Ipv6 = Ipv6 { octets: [0; 16] };
 
 impl Datapath {
-    /// Makes `uplinks` the node's: attaches to new ones, detaches from those that are gone.
+    /// Makes `uplinks` the node's, and tells the programs nothing else. Whether they were others, or had other addresses.
+    pub fn set_uplinks(&self, uplinks: &[Uplink], how: Attach) -> Result<bool, Error> {
+        self.write_uplinks(&Lock::of_settings()?, uplinks, how)
+    }
+
+    /// Makes `uplinks` the node's: attaches to new ones, detaches from those that are gone. Flows that left by an address
+    /// which an uplink has no more ask the host again, and its mappings end.
     pub(super) fn write_uplinks(
         &self,
         lock: &Lock,
         uplinks: &[Uplink],
         how: Attach,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
         for (ifindex, _) in &known {
@@ -34,7 +41,8 @@ impl Datapath {
             }
         }
         for uplink in uplinks {
-            let entry = entry_of(uplink);
+            let before = known.iter().find(|(ifindex, _)| *ifindex == uplink.ifindex);
+            let entry = entry_of(uplink, before.map(|(_, entry)| entry));
             if !known.contains(&(uplink.ifindex, entry)) {
                 map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
                     verb: "write",
@@ -48,9 +56,49 @@ impl Datapath {
                 }
             }
         }
-        let mut entries = entries(&map, "UPLINKS")?;
-        entries.sort_by_key(|(ifindex, _)| *ifindex);
-        self.write_fast_addresses(lock, entries.into_iter().map(|(_, entry)| entry))
+        let (mut known, mut now) = (known, entries(&map, "UPLINKS")?);
+        known.sort_by_key(|(ifindex, _)| *ifindex);
+        now.sort_by_key(|(ifindex, _)| *ifindex);
+        let has_changed = known != now;
+        self.write_fast_addresses(lock, has_changed, now.iter().map(|(_, entry)| *entry))?;
+        if has_changed {
+            self.end_mappings::<V4>(&known, &now, |entry| entry.address4)?;
+            self.end_mappings::<V6>(&known, &now, |entry| entry.address6)?;
+        }
+        Ok(has_changed)
+    }
+
+    /// Removes the mappings of addresses that were an uplink's `before` and are none's `now`.
+    fn end_mappings<V: Family>(
+        &self,
+        before: &[(u32, UplinkEntry)],
+        now: &[(u32, UplinkEntry)],
+        address: impl Fn(&UplinkEntry) -> V::Address,
+    ) -> Result<(), Error>
+    where
+        V::Address: aya::Pod,
+    {
+        let of = |entries: &[(u32, UplinkEntry)]| -> Vec<_> {
+            entries.iter().map(|(_, entry)| address(entry)).collect()
+        };
+        let (mut gone, left) = (of(before), of(now));
+        gone.retain(|address| !address.is_unspecified() && !left.contains(address));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut nat_out = self.maps.nat_out::<V>()?;
+        for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
+            if mapping.kind == TRANSLATED && gone.contains(&mapping.address) {
+                remove(&mut nat_out, &tuple, V::NAT_OUT)?;
+            }
+        }
+        let mut nat_in = self.maps.nat_in::<V>()?;
+        for (tuple, _) in entries(&nat_in, V::NAT_IN)? {
+            if gone.contains(&tuple.destination) {
+                remove(&mut nat_in, &tuple, V::NAT_IN)?;
+            }
+        }
+        Ok(())
     }
 
     /// The uplinks, with the addresses that they masquerade as.
@@ -91,29 +139,47 @@ impl Datapath {
     fn write_fast_addresses(
         &self,
         lock: &Lock,
+        has_changed: bool,
         uplinks: impl Iterator<Item = UplinkEntry>,
     ) -> Result<(), Error> {
         let (mut v4, mut v6) = ([UNSPECIFIED4; FAST_ADDRESSES], [UNSPECIFIED6; FAST_ADDRESSES]);
         for (at, uplink) in uplinks.take(FAST_ADDRESSES).enumerate() {
             (v4[at], v6[at]) = (uplink.address4, uplink.address6);
         }
-        self.change(lock, |config| (config.uplinks4, config.uplinks6) = (v4, v6))
+        self.change(lock, |config| {
+            (config.uplinks4, config.uplinks6) = (v4, v6);
+            // CONFIG names the first uplinks only, and flows may leave by any.
+            config.epoch = config.epoch.wrapping_add(u32::from(has_changed));
+        })
     }
 }
 
-/// The first address of each family is what pods leave as.
-fn entry_of(uplink: &Uplink) -> UplinkEntry {
-    let v4 = uplink.addresses.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(Ipv4::from(*address)),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = uplink.addresses.iter().find_map(|address| match address {
-        IpAddr::V6(address) => Some(Ipv6::from(*address)),
-        IpAddr::V4(_) => None,
-    });
+/// What pods leave as: the address that they left as before, as long as the uplink has it, and else the first. A second one
+/// is no reason to break connections, and the kernel lists the newest IPv6 address first.
+fn entry_of(uplink: &Uplink, before: Option<&UplinkEntry>) -> UplinkEntry {
+    let v4: Vec<_> = uplink
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(Ipv4::from(*address)),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    let v6: Vec<_> = uplink
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V6(address) => Some(Ipv6::from(*address)),
+            IpAddr::V4(_) => None,
+        })
+        .collect();
     UplinkEntry {
-        address4: v4.unwrap_or(UNSPECIFIED4),
-        address6: v6.unwrap_or(UNSPECIFIED6),
+        address4: keep_or_first(&v4, before.map(|entry| entry.address4)).unwrap_or(UNSPECIFIED4),
+        address6: keep_or_first(&v6, before.map(|entry| entry.address6)).unwrap_or(UNSPECIFIED6),
         _pad: [0; 4],
     }
+}
+
+fn keep_or_first<A: Copy + PartialEq>(addresses: &[A], before: Option<A>) -> Option<A> {
+    before.filter(|address| addresses.contains(address)).or_else(|| addresses.first().copied())
 }

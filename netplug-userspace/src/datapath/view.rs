@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::flow::{DIRECT, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
-use netplug_common::maps::nat::{HOST_PORT, IDENTITY};
+use netplug_common::maps::nat::{HOST_PORT, IDENTITY, MOVED};
 use netplug_common::tuple::{Port, Tuple};
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ pub struct MappingView {
     /// The address and port that the outside sees.
     pub seen_as: SocketAddr,
     /// `translated`; `identity` for a connection that came in from outside to the pod's address; `host port` for one that came in
-    /// to the node's.
+    /// to the node's; `node` for one of the node's own, whose port a pod had already.
     pub kind: &'static str,
     /// Whether the answers' half is there; a missing one heals by itself.
     pub whole: bool,
@@ -175,6 +175,7 @@ impl Datapath {
                     kind: match mapping.kind {
                         IDENTITY => "identity",
                         HOST_PORT => "host port",
+                        MOVED => "node",
                         _ => "translated",
                     },
                     whole: nat_in.get(&left.reversed(), 0).is_ok(),

@@ -3,10 +3,12 @@
 
 pub mod bridge;
 pub mod link;
+pub mod masquerade;
 pub mod mtu;
 pub mod namespace;
 pub mod neighbour;
 pub mod netlink;
+pub mod notices;
 pub mod state;
 pub mod sysctl;
 pub mod uplink;

@@ -183,26 +183,30 @@ impl Netlink {
 
     /// The addresses of global scope that an interface has, in the kernel's order.
     pub fn addresses(&self, index: u32) -> Result<Vec<IpNetwork>, Error> {
-        let found: Vec<_> = self
+        Ok(self.address_messages(index)?.iter().filter_map(network_of).collect())
+    }
+
+    /// The same, by how well packets may be sent from them: tentative ones are not answered for (yet, or at all), deprecated
+    /// ones are on their way out.
+    pub fn addresses_by_use(&self, index: u32) -> Result<Vec<IpNetwork>, Error> {
+        let mut messages = self.address_messages(index)?;
+        messages.sort_by_key(|message| {
+            let flags = message.header.flags;
+            let is_unsure =
+                flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
+            (is_unsure, flags.contains(AddressHeaderFlags::Deprecated))
+        });
+        Ok(messages.iter().filter_map(network_of).collect())
+    }
+
+    fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>, Error> {
+        let mut found: Vec<AddressMessage> = self
             .run(self.handle.address().get().set_link_index_filter(index).execute().try_collect())
             .map_err(refused("list the addresses of", format!("interface {index}")))?;
-        Ok(found
-            .into_iter()
-            .filter(|message| {
-                message.header.index == index && message.header.scope == AddressScope::Universe
-            })
-            .filter_map(|message| {
-                let find = |local: bool| {
-                    message.attributes.iter().find_map(|attribute| match attribute {
-                        AddressAttribute::Local(address) if local => Some(*address),
-                        AddressAttribute::Address(address) if !local => Some(*address),
-                        _ => None,
-                    })
-                };
-                let address = find(true).or_else(|| find(false))?;
-                IpNetwork::new(address, message.header.prefix_len).ok()
-            })
-            .collect())
+        found.retain(|message| {
+            message.header.index == index && message.header.scope == AddressScope::Universe
+        });
+        Ok(found)
     }
 
     /// Gives an interface an address, usable at once: without duplicate address detection. Returns whether it is new.
@@ -301,6 +305,19 @@ impl Netlink {
         }
         Ok(routes)
     }
+}
+
+/// The interface's own address and its prefix. (`Address` is the other end's where there is one.)
+fn network_of(message: &AddressMessage) -> Option<IpNetwork> {
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    let address = find(true).or_else(|| find(false))?;
+    IpNetwork::new(address, message.header.prefix_len).ok()
 }
 
 fn route(index: u32, to: IpNetwork, gateway: Option<IpAddr>) -> Result<RouteMessage, io::Error> {

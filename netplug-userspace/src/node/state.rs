@@ -1,10 +1,11 @@
 //! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias. Also
-//! kept here: what each network exempts from masquerade, since the datapath has one list for all of them.
+//! kept here: what networks and operators ask of masquerade, since the datapath has one answer for all of them, and which
+//! uplinks the last ADD wanted, for who looks after them.
 //!
 //! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing. It is put back
 //! only where nobody else has changed it since, and in reverse: some sysctls change others as they are written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::link::Link;
-use super::{Error, Netlink, bridge, sysctl};
+use super::{Error, Netlink, bridge, masquerade, sysctl};
 
 const FOLDER: &str = "/run/netplug";
 
@@ -26,8 +27,19 @@ pub struct State {
     bridges: BTreeSet<u32>,
     /// Addresses that netplug gave to others' bridges, by their index.
     addresses: BTreeSet<(u32, IpNetwork)>,
-    /// By network: the CIDRs that it does not masquerade to.
-    exempt: BTreeMap<String, Vec<IpNetwork>>,
+    #[serde(flatten)]
+    masquerade: masquerade::Wishes,
+    uplinks: UplinkChoice,
+}
+
+/// Which uplinks the last ADD wanted.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UplinkChoice {
+    /// Those of these names; or else those of default routes.
+    pub named: Option<Vec<String>>,
+    /// How programs are attached to them, in the configuration's word.
+    pub attach: String,
 }
 
 /// A sysctl that netplug changed.
@@ -94,14 +106,35 @@ impl State {
         save(self)
     }
 
-    /// Keeps what `network` exempts from masquerade, and returns what all networks do.
-    pub fn exempt(&mut self, network: &str, cidrs: &[IpNetwork]) -> Result<Vec<IpNetwork>, Error> {
-        if self.exempt.get(network).map(Vec::as_slice) != Some(cidrs) {
-            self.exempt.insert(network.into(), cidrs.into());
-            save(self)?;
+    /// What is asked of masquerade.
+    #[must_use]
+    pub fn masquerade(&self) -> &masquerade::Wishes {
+        &self.masquerade
+    }
+
+    /// Changes what is asked of masquerade, and keeps it.
+    pub fn ask_masquerade(
+        &mut self,
+        change: impl FnOnce(&mut masquerade::Wishes),
+    ) -> Result<(), Error> {
+        let before = self.masquerade.clone();
+        change(&mut self.masquerade);
+        if self.masquerade == before { Ok(()) } else { save(self) }
+    }
+
+    /// Which uplinks the last ADD wanted.
+    #[must_use]
+    pub fn uplinks(&self) -> &UplinkChoice {
+        &self.uplinks
+    }
+
+    /// Keeps which uplinks an ADD wants.
+    pub fn want_uplinks(&mut self, choice: UplinkChoice) -> Result<(), Error> {
+        if self.uplinks == choice {
+            return Ok(());
         }
-        let all: BTreeSet<_> = self.exempt.values().flatten().copied().collect();
-        Ok(all.into_iter().collect())
+        self.uplinks = choice;
+        save(self)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader};
 
 use super::link::Link;
@@ -46,11 +47,16 @@ pub fn find(
             left_out.push(link.name);
             continue;
         }
-        let addresses =
-            netlink.addresses(link.index)?.iter().map(ipnetwork::IpNetwork::ip).collect();
+        let addresses = addresses(netlink, link.index)?;
         uplinks.push(Uplink { link, addresses });
     }
     Ok((uplinks, left_out))
+}
+
+/// An uplink's addresses of global scope, in the kernel's order; those that nobody answers for yet, and those that are on
+/// their way out, come last.
+pub fn addresses(netlink: &Netlink, index: u32) -> Result<Vec<IpAddr>, Error> {
+    netlink.addresses_by_use(index).map(|found| found.iter().map(IpNetwork::ip).collect())
 }
 
 fn default_devices(netlink: &Netlink) -> Result<Vec<u32>, Error> {

@@ -1,0 +1,70 @@
+//! The uplinks that an ADD finds, and that are found again when the node changes.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::Error;
+use crate::datapath::{Attach, Datapath, Lock, Uplink};
+use crate::node::state;
+use crate::node::{self, Netlink, uplink};
+
+/// An uplink as the datapath is told of it.
+pub fn told(found: uplink::Uplink) -> Uplink {
+    Uplink { ifindex: found.link.index, addresses: found.addresses }
+}
+
+/// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
+/// and go.
+pub fn with_known(
+    netlink: &Netlink,
+    datapath: &Datapath,
+    mut uplinks: Vec<Uplink>,
+) -> Result<Vec<Uplink>, Error> {
+    for (ifindex, _) in datapath.uplinks()? {
+        let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
+        if is_new && netlink.link_of_index(ifindex)?.is_some() {
+            uplinks.push(Uplink { ifindex, addresses: uplink::addresses(netlink, ifindex)? });
+        }
+    }
+    Ok(uplinks)
+}
+
+/// Makes the node's uplinks those that an ADD would find now. Whether that changed anything; `false` where nothing is loaded.
+pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
+    let _loaded = Lock::shared()?;
+    let Some(datapath) = Datapath::open()? else { return Ok(false) };
+    state::with(|state| {
+        let choice = state.uplinks();
+        let named = choice.named.as_deref().map(|names| there(netlink, names)).transpose()?;
+        let (found, _) = uplink::find(netlink, named.as_deref())?;
+        let mut uplinks: Vec<_> = found.into_iter().map(told).collect();
+        if named.is_none() {
+            uplinks = with_known(netlink, &datapath, uplinks)?;
+        }
+        if !datapath.host_ports()?.is_empty() {
+            datapath.write_local_addresses(&locals(netlink)?)?;
+        }
+        Ok(datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?)
+    })
+}
+
+/// The node's addresses, by which its own processes may call HostPorts.
+pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
+    let mut locals = Vec::new();
+    for link in netlink.links()? {
+        locals.extend(netlink.addresses(link.index)?.iter().map(IpNetwork::ip));
+    }
+    Ok(locals)
+}
+
+/// Those of `names` that there are: one that is missing must not hide what becomes of the others.
+fn there(netlink: &Netlink, names: &[String]) -> Result<Vec<String>, node::Error> {
+    let mut there = Vec::new();
+    for name in names {
+        if netlink.link(name)?.is_some() {
+            there.push(name.clone());
+        }
+    }
+    Ok(there)
+}
