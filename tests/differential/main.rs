@@ -26,7 +26,7 @@ use program::Program;
 use world::World;
 
 /// How many programs of each family are run, unless `NETPLUG_PROGRAMS` says otherwise.
-const PROGRAMS: u32 = 600;
+const PROGRAMS: u32 = 3_000;
 
 #[rstest]
 fn netplug_does_what_the_kernels_masquerade_does(#[values(V4, V6)] ip: Family) {
@@ -38,7 +38,7 @@ fn netplug_does_what_the_kernels_masquerade_does(#[values(V4, V6)] ip: Family) {
     }
     let programs = std::env::var("NETPLUG_PROGRAMS").ok();
     let cases = programs.map_or(PROGRAMS, |count| count.parse().expect("NETPLUG_PROGRAMS counts"));
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let config = config(cases);
     let start = Instant::now();
     let result = TestRunner::new(config)
         .run(&strategy::program(ip), |program| pair.compare(&program).map_err(TestCaseError::fail));
@@ -54,13 +54,18 @@ fn netplug_does_what_the_kernels_masquerade_does(#[values(V4, V6)] ip: Family) {
 #[rstest]
 fn a_node_that_does_not_masquerade_is_told_apart(#[values(V4, V6)] ip: Family) {
     let pair = Pair::new(false);
-    let config = Config { cases: 100, failure_persistence: None, ..Config::default() };
-    let result = TestRunner::new(config)
+    let result = TestRunner::new(config(100))
         .run(&strategy::program(ip), |program| pair.compare(&program).map_err(TestCaseError::fail));
     let Err(proptest::test_runner::TestError::Fail(difference, program)) = result else {
         panic!("{result:?}")
     };
     assert!(program.steps.len() <= 2, "more is left of it than a flow's beginning: {difference}");
+}
+
+/// So many cases. Steps that wait in vain are slow: what a minute does not make shorter is short enough. Programs are kept by
+/// [`regressions`], not by the seed that they were made of.
+fn config(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() }
 }
 
 /// Two nodes that differ in nothing but who masquerades.

@@ -64,9 +64,16 @@ impl Way {
         self.from.is_pod() && self.to.is_beyond_masquerade()
     }
 
+    /// Whether the node's NAT may choose by which port the server sees the client: also where the node speaks for itself, by a
+    /// port that a pod's flow has.
+    pub const fn may_change_ports(self) -> bool {
+        self.is_masqueraded()
+            || (matches!(self.from, Place::Node) && self.to.is_beyond_masquerade())
+    }
+
     /// Whether masquerade has to look at its packets, if only to let them be.
     pub const fn passes_masquerade(self) -> bool {
-        self.is_masqueraded() || (self.from.is_beyond_masquerade() && self.to.is_pod())
+        self.may_change_ports() || (self.from.is_beyond_masquerade() && self.to.is_pod())
     }
 
     /// Whether both ends are on one bridge. What is bridged has no hops; netplug has the host route it, deliberately

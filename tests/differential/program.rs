@@ -43,6 +43,10 @@ pub enum Step {
     Open { slot: u8, way: Way, to: Port, from: Source, kind: Datagrams },
     /// One end sends a datagram; the client where the server does not know it yet.
     Send { slot: u8, by: End, size: u32 },
+    /// The client has its kernel cut what it sends into datagrams of `size`, as late as may be (GSO).
+    Burst { slot: u8, count: u8, size: u16 },
+    /// From now on the client's datagrams may make so many hops.
+    Limit { slot: u8, hops: u8 },
     /// The client's UDP socket is gone, while the server may still answer.
     Forget { slot: u8 },
     /// An echo request and its reply.

@@ -88,6 +88,14 @@ impl Socket {
         Ok(send(self, data, SendFlags::NOSIGNAL)?)
     }
 
+    /// Sends all of `data` to whom it is connected to, in datagrams of `size`.
+    pub fn send_in_parts(&self, data: &[u8], size: u16) -> io::Result<usize> {
+        self.set(libc::SOL_UDP, libc::UDP_SEGMENT, size.into());
+        let result = self.send(data);
+        self.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
+        result
+    }
+
     /// Sends a datagram to `to`.
     pub fn send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<usize> {
         Ok(sendto(self, data, SendFlags::NOSIGNAL, &to)?)

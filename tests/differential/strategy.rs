@@ -13,6 +13,8 @@ use crate::program::{Datagrams, End, Identifier, Port, Probe, Program, SLOTS, So
 pub const FRAGMENTS: bool = false;
 /// Whether callers from outside speak to ports of the node that lead to pods.
 pub const HOST_PORTS: bool = false;
+/// Whether the node itself may speak by the very port that a pod's flow to the same server has already.
+pub const NODE_TAKES_PORTS: bool = false;
 
 /// Programs of `family`: some acts, each in a slot of its own, and in which order their steps come.
 pub fn program(family: Family) -> impl Strategy<Value = Program> {
@@ -50,6 +52,8 @@ impl Act {
                 | Step::Reconnect { slot, .. }
                 | Step::Open { slot, .. }
                 | Step::Send { slot, .. }
+                | Step::Burst { slot, .. }
+                | Step::Limit { slot, .. }
                 | Step::Forget { slot } => *slot = own,
                 Step::Echo { .. } | Step::Trace { .. } => {}
             }
@@ -72,7 +76,10 @@ fn one_after_the_other((first, others): (Step, Vec<Step>)) -> Act {
 }
 
 fn connect() -> impl Strategy<Value = Step> {
-    (way(), port(), source()).prop_map(|(way, to, from)| Step::Connect { slot: 0, way, to, from })
+    (way(), port(), source()).prop_map(|(way, to, from)| {
+        let from = that_is_free(way, from);
+        Step::Connect { slot: 0, way, to, from }
+    })
 }
 
 fn about_connection() -> impl Strategy<Value = Step> {
@@ -88,19 +95,24 @@ fn about_connection() -> impl Strategy<Value = Step> {
 }
 
 fn open(family: Family) -> impl Strategy<Value = Step> {
-    (way(), port(), source(), datagrams(family)).prop_map(|(way, to, from, kind)| Step::Open {
-        slot: 0,
-        way,
-        to,
-        from,
-        kind,
+    (way(), port(), source(), datagrams(family)).prop_map(|(way, to, from, kind)| {
+        let from = that_is_free(way, from);
+        Step::Open { slot: 0, way, to, from, kind }
     })
+}
+
+fn that_is_free(way: Way, from: Source) -> Source {
+    let may_clash = way.from == Node && way.may_change_ports();
+    if may_clash && !NODE_TAKES_PORTS { Source::Free } else { from }
 }
 
 fn about_flow() -> impl Strategy<Value = Step> {
     let slot = 0;
     prop_oneof![
         12 => (end(), datagram()).prop_map(move |(by, size)| Step::Send { slot, by, size }),
+        1 => (2u8..20, 1u16..1_300)
+            .prop_map(move |(count, size)| Step::Burst { slot, count, size }),
+        1 => select(vec![1, 2, 3, 64]).prop_map(move |hops| Step::Limit { slot, hops }),
         1 => Just(Step::Forget { slot }),
     ]
 }
@@ -133,6 +145,8 @@ fn way() -> impl Strategy<Value = Way> {
         }
     }
     ways.extend([Way::straight(Pod, OtherPod), Way::straight(OtherPod, Pod)]);
+    // The node may want a port that a pod's flow has.
+    ways.extend([Outside, Outside, Far].map(|to| Way::straight(Node, to)));
     select(ways)
 }
 

@@ -55,7 +55,7 @@ impl Run<'_> {
         let line = format!("echo of {size} octets");
         if let Err(error) = client.send(&request) {
             self.observed.note(format!("{line}: it cannot be sent: {error}"));
-            self.note_errors("it", &client, is_as_sent);
+            self.note_errors(way, "it", &client, is_as_sent);
             return;
         }
         let reply = self.await_reply(&client, identifier, way);
@@ -66,7 +66,7 @@ impl Run<'_> {
             }
             None => format!("{line}: nothing comes back; {asked:?}"),
         });
-        self.note_errors("it", &client, is_as_sent);
+        self.note_errors(way, "it", &client, is_as_sent);
     }
 
     /// The data of the reply, and hops that it had left.

@@ -19,6 +19,10 @@ use crate::program::{Port, Program, SLOTS, Source, Step};
 use crate::socket::{Kind, Socket};
 use crate::world::{HOST_PORT, World};
 
+/// What a router's error of IPv6 quotes of a fragment's data: 1,280 octets but for two headers, its own, the fragment's and
+/// UDP's (RFC 4443 §2.4).
+const FULL_QUOTE: usize = 1_280 - 40 - 8 - 40 - 8 - 8;
+
 /// Runs `program`, the `number`th, and tells what was observed.
 pub fn on(world: &World, program: &Program, number: u16) -> Observed {
     let mut run = Run {
@@ -63,6 +67,8 @@ impl Run<'_> {
             Step::Reconnect { slot, first } => self.reconnect(slot, first),
             Step::Open { slot, way, to, from, kind } => self.open(slot, way, to, from, kind),
             Step::Send { slot, by, size } => self.send(slot, by, size),
+            Step::Burst { slot, count, size } => self.burst(slot, count, size),
+            Step::Limit { slot, hops } => self.limit(slot, hops),
             Step::Forget { slot } => self.forget(slot),
             Step::Echo { way, identifier, size } => self.echo(way, identifier, size),
             Step::Trace { way, by, hops } => self.trace(way, by, hops),
@@ -105,13 +111,14 @@ impl Run<'_> {
     /// Whom a server saw. Only where the node masquerades may the port be another than the client's.
     fn seen(&self, way: Way, from: SocketAddr, local: SocketAddr) -> String {
         let who = self.world.name(from.ip(), self.number);
-        let has_its_port = way.is_masqueraded() || from.port() == local.port();
+        let has_its_port = way.may_change_ports() || from.port() == local.port();
         if has_its_port { who } else { format!("{who} by a port that is not its own") }
     }
 
     /// Notes what a socket has been told of; whether it was anything. `is_as_sent` judges what is quoted.
     fn note_errors(
         &mut self,
+        way: Way,
         whose: &str,
         socket: &Socket,
         is_as_sent: impl Fn(&[u8]) -> bool,
@@ -119,17 +126,30 @@ impl Run<'_> {
         let errors = message::errors(socket);
         for Message { data, error, .. } in &errors {
             let Some(error) = error else { continue };
-            let by = match error.by {
-                Some(by) => self.world.name(by.ip(), self.number),
+            let by: String = match error.by {
+                // Where the node wants a port that a pod's flow has, the kernel's NAT gives it another at LOCAL_OUT, counts
+                // that as a translation of the destination, and shows errors as if they came from there.
+                // (nf_nat_icmp_reply_translation in net/netfilter/nf_nat_proto.c)
+                Some(_) if way.from == Place::Node => "somebody".into(),
+                Some(by) => match self.world.name(by.ip(), self.number).as_str() {
+                    // Whether a node finds a packet too long before or after it is masqueraded decides by which of its own
+                    // addresses it says so.
+                    "Gateway" | "Node" if error.info != 0 => "the node".into(),
+                    name => name.into(),
+                },
                 None => "its own kernel".into(),
             };
             let (kind, code) = error.kind;
             let about = if is_as_sent(data) { "as sent" } else { "NOT as sent" };
+            // Where conntrack has put fragments together before a router sees them, it quotes no fragment header, and
+            // has room for more.
+            let length = match data.len() {
+                _ if self.family == Family::V6 && data.len() >= FULL_QUOTE => "as many".into(),
+                length => length.to_string(),
+            };
             self.observed.note(format!(
-                "{whose} is told by {by}: {} ({kind}/{code}, {}), about {} octets {about}",
-                error.error,
-                error.info,
-                data.len()
+                "{whose} is told by {by}: {} ({kind}/{code}, {}), about {length} octets {about}",
+                error.error, error.info,
             ));
         }
         !errors.is_empty()

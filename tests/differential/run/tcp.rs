@@ -83,7 +83,7 @@ impl Run<'_> {
             return Err("no answer to the client".into());
         }
         let is_as_sent = |quote: &[u8]| quote.starts_with(&client.local().port().to_be_bytes());
-        if self.note_errors("the client", &client, is_as_sent) {
+        if self.note_errors(way, "the client", &client, is_as_sent) {
             // Whether it has given up as well depends on who held the socket when the error came.
             return Err("an error".into());
         }

@@ -29,7 +29,7 @@ impl Run<'_> {
         let sent = client.send(data).map_err(|error| error.to_string());
         wait([(&client, PollFlags::empty())]);
         self.observed.note(format!("{sent:?}"));
-        self.note_errors("it", &client, |quote| data.starts_with(quote));
+        self.note_errors(way, "it", &client, |quote| data.starts_with(quote));
     }
 
     fn trace_by_tcp(&mut self, way: Way, hops: u8) {
@@ -39,7 +39,7 @@ impl Run<'_> {
         let _ = client.connect(to);
         wait([(&client, PollFlags::OUT)]);
         let is_as_sent = |quote: &[u8]| quote.starts_with(&client.local().port().to_be_bytes());
-        if self.note_errors("it", &client, is_as_sent) {
+        if self.note_errors(way, "it", &client, is_as_sent) {
             return;
         }
         let result = client.error().map_err(|error| error.to_string());

@@ -63,6 +63,52 @@ impl Run<'_> {
         }
     }
 
+    pub(super) fn limit(&mut self, slot: u8, hops: u8) {
+        if let Some(Flow { way, client: Some(client), .. }) = &self.flows[usize::from(slot)]
+            && !way.is_between_pods()
+        {
+            client.set_hops(hops);
+        }
+    }
+
+    pub(super) fn burst(&mut self, slot: u8, count: u8, size: u16) {
+        let Some(flow) = self.flows[usize::from(slot)].take() else { return };
+        let server = self.receivers.iter().find(|(at, _)| *at == flow.target);
+        if let (Some(client), Some((_, server))) = (&flow.client, server) {
+            send_whole(client, &flow);
+            let data = content(flow.sent, u32::from(size) * u32::from(count));
+            let line = match client.send_in_parts(data, size) {
+                Ok(_) => self.received_in_parts(&flow, client, server, data.chunks(size.into())),
+                Err(error) => format!("it cannot: {error}"),
+            };
+            self.observed.note(format!("udp {slot}: {count} of {size} at once: {line}"));
+            self.note_errors(flow.way, "the client", client, |quote| data.starts_with(quote));
+        }
+        self.flows[usize::from(slot)] = Some(flow);
+    }
+
+    /// What the server got of a burst; the first that is not as it was sent ends it.
+    fn received_in_parts<'d>(
+        &self,
+        flow: &Flow,
+        client: &Socket,
+        server: &Socket,
+        parts: impl Iterator<Item = &'d [u8]>,
+    ) -> String {
+        let mut line = String::new();
+        for (index, part) in parts.enumerate() {
+            let [_, has_come] = wait([(client, PollFlags::empty()), (server, PollFlags::IN)]);
+            let Some(message) = has_come.then(|| receive(server).ok()).flatten() else {
+                return format!("nobody gets number {index}");
+            };
+            line = self.received(flow, &message, part);
+            if message.data != part {
+                return format!("number {index}: {line}");
+            }
+        }
+        format!("all, the last: {line}")
+    }
+
     pub(super) fn forget(&mut self, slot: u8) {
         if let Some(flow) = &mut self.flows[usize::from(slot)] {
             flow.client = None;
@@ -91,7 +137,7 @@ impl Run<'_> {
         let line = format!("udp {slot}: the client sends {}", data.len());
         if let Err(error) = client.send(data) {
             self.observed.note(format!("{line}: it cannot: {error}"));
-            self.note_errors("the client", client, |quote| data.starts_with(quote));
+            self.note_errors(flow.way, "the client", client, |quote| data.starts_with(quote));
             return;
         }
         let got = match server {
@@ -109,7 +155,7 @@ impl Run<'_> {
             None => format!("{line}: nobody gets it"),
         };
         self.observed.note(line);
-        self.note_errors("the client", client, |quote| data.starts_with(quote));
+        self.note_errors(flow.way, "the client", client, |quote| data.starts_with(quote));
     }
 
     /// What the server got of the client's, and from whom.
@@ -132,7 +178,7 @@ impl Run<'_> {
         let line = format!("udp {slot}: the server sends {}", data.len());
         if let Err(error) = server.send_to(data, seen) {
             self.observed.note(format!("{line}: it cannot: {error}"));
-            self.note_errors("the server", server, |quote| data.starts_with(quote));
+            self.note_errors(flow.way, "the server", server, |quote| data.starts_with(quote));
             return;
         }
         let got = match &flow.client {
@@ -153,7 +199,7 @@ impl Run<'_> {
             None => format!("{line}: nobody gets it"),
         };
         self.observed.note(line);
-        self.note_errors("the server", server, |quote| data.starts_with(quote));
+        self.note_errors(flow.way, "the server", server, |quote| data.starts_with(quote));
     }
 
     /// What a datagram's header says. Between pods hops are left out, see [`Way::is_between_pods`].
