@@ -20,7 +20,8 @@ pub const NODE_TAKES_PORTS: bool = false;
 pub fn program(family: Family) -> impl Strategy<Value = Program> {
     let v6 = family == Family::V6;
     let acts = vec(act(family), 1..=usize::from(SLOTS));
-    (acts, vec(any::<prop::sample::Index>(), 24)).prop_map(move |(acts, order)| {
+    let order = vec(any::<prop::sample::Index>(), 24);
+    (acts, order, prop::bool::weighted(0.2)).prop_map(move |(acts, order, is_crowded)| {
         let acts = acts.into_iter().zip(0..).map(|(act, slot)| act.in_slot(slot).into_iter());
         let mut acts: Vec<_> = acts.collect();
         let mut steps = Vec::new();
@@ -32,8 +33,22 @@ pub fn program(family: Family) -> impl Strategy<Value = Program> {
             let act = index.index(acts.len());
             steps.extend(acts[act].next());
         }
+        if is_crowded {
+            steps.iter_mut().for_each(crowd);
+        }
         Program { v6, steps }
     })
+}
+
+/// Has whoever speaks to the outside speak to one server, by one port.
+fn crowd(step: &mut Step) {
+    if let Step::Connect { way, from, .. } | Step::Open { way, from, .. } = step
+        && way.may_change_ports()
+        && way.to.is_somewhere()
+    {
+        way.to = Outside;
+        *from = that_is_free(*way, Source::Chosen(5_000));
+    }
 }
 
 /// Steps that belong together.

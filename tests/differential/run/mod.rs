@@ -132,9 +132,10 @@ impl Run<'_> {
                 // (nf_nat_icmp_reply_translation in net/netfilter/nf_nat_proto.c)
                 Some(_) if way.from == Place::Node => "somebody".into(),
                 Some(by) => match self.world.name(by.ip(), self.number).as_str() {
-                    // Whether a node finds a packet too long before or after it is masqueraded decides by which of its own
-                    // addresses it says so.
-                    "Gateway" | "Node" if error.info != 0 => "the node".into(),
+                    // Once a node has been told of a narrow link, it may say so in place of the router there, by an
+                    // address that depends on whether it finds out before or after it has masqueraded. netplug's short
+                    // way asks the devices alone, and leaves the rest to that router.
+                    "Gateway" | "Node" | "Outside" if error.info != 0 => "a router".into(),
                     name => name.into(),
                 },
                 None => "its own kernel".into(),
