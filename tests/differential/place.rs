@@ -81,4 +81,10 @@ impl Way {
     pub const fn is_between_pods(self) -> bool {
         self.from.is_pod() && self.to.is_pod()
     }
+
+    /// Whether a client may send fragments, where programs have them at all. Not to nobody: the outside host turns those away by
+    /// a rule, which answers a fragment only if its kernel thinks that it knows the checksum, and that no wire tells it.
+    pub const fn takes_fragments(self, are_masqueraded: bool) -> bool {
+        self.to.is_somewhere() && (are_masqueraded || !self.passes_masquerade())
+    }
 }

@@ -10,10 +10,11 @@ use crate::place::Way;
 use crate::program::{Datagrams, End, Identifier, Port, Probe, Program, SLOTS, Source, Step};
 
 /// Whether what masquerade looks at may come in fragments.
-pub const FRAGMENTS: bool = false;
+pub const FRAGMENTS: bool = true;
 /// Whether callers from outside speak to ports of the node that lead to pods.
 pub const HOST_PORTS: bool = false;
-/// Whether the node itself may speak by the very port that a pod's flow to the same server has already.
+/// Whether the node itself may speak by the very port that a pod's flow to the same server has already; and whether its echoes
+/// may, in fragments.
 pub const NODE_TAKES_PORTS: bool = false;
 
 /// Programs of `family`: some acts, each in a slot of its own, and in which order their steps come.

@@ -75,7 +75,7 @@ impl World {
         });
         let far = far_behind(&node);
         let world = Self { pods, far, node };
-        world.answer_always();
+        world.lift_limits();
         world.warm_up();
         world
     }
@@ -96,13 +96,18 @@ impl World {
         }
     }
 
-    /// Linux answers few errors a second, and then none: that would be the difference.
-    fn answer_always(&self) {
+    /// Takes off the limits that a busy test would come to, on one node before the other: how many errors a second Linux sends,
+    /// to one and in all, and how many connections linger.
+    fn lift_limits(&self) {
         let [pod, other] = self.pods.each_ref().map(Pod::namespace);
         let outside = self.node.outside().namespace();
         for namespace in [pod, other, outside, &self.far, self.node.namespace()] {
-            namespace.set_sysctl("net/ipv4/icmp_ratelimit", "0");
-            namespace.set_sysctl("net/ipv6/icmp/ratelimit", "0");
+            for (sysctl, value) in LIMITS {
+                // Some are a namespace's own only since later kernels.
+                if namespace.sysctl(sysctl).is_some() {
+                    namespace.set_sysctl(sysctl, value);
+                }
+            }
         }
     }
 
@@ -162,6 +167,14 @@ impl World {
 }
 
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+
+const LIMITS: [(&str, &str); 5] = [
+    ("net/ipv4/icmp_ratelimit", "0"),
+    ("net/ipv6/icmp/ratelimit", "0"),
+    ("net/ipv4/icmp_msgs_per_sec", "1000000"),
+    ("net/ipv4/icmp_msgs_burst", "1000000"),
+    ("net/ipv4/tcp_max_tw_buckets", "1000000"),
+];
 
 /// Has an ADD ask for a port of the node, by every plugin that may be who serves it.
 fn ask_for(network: &mut Network, (node, pod): (u16, u16)) {

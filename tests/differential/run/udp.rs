@@ -221,6 +221,6 @@ impl Run<'_> {
 
 /// Whether a flow's datagrams may be fragmented holds for both its ends.
 fn send_whole(socket: &Socket, flow: &Flow) {
-    let is_whole = flow.kind.whole || (!FRAGMENTS && flow.way.passes_masquerade());
+    let is_whole = flow.kind.whole || !flow.way.takes_fragments(FRAGMENTS);
     socket.send_whole(is_whole);
 }
