@@ -12,7 +12,9 @@ use crate::program::{Datagrams, End, Identifier, Port, Probe, Program, SLOTS, So
 /// Whether what masquerade looks at may come in fragments.
 pub const FRAGMENTS: bool = true;
 /// Whether callers from outside speak to ports of the node that lead to pods.
-pub const HOST_PORTS: bool = false;
+pub const HOST_PORTS: bool = true;
+/// Whether such callers' packets may run out of hops at the node.
+pub const HOST_PORT_HOPS: bool = false;
 /// Whether the node itself may speak by the very port that a pod's flow to the same server has already; and whether its echoes
 /// may, in fragments.
 pub const NODE_TAKES_PORTS: bool = false;
