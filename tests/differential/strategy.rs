@@ -14,10 +14,10 @@ pub const FRAGMENTS: bool = true;
 /// Whether callers from outside speak to ports of the node that lead to pods.
 pub const HOST_PORTS: bool = true;
 /// Whether such callers' packets may run out of hops at the node.
-pub const HOST_PORT_HOPS: bool = false;
+pub const HOST_PORT_HOPS: bool = true;
 /// Whether the node itself may speak by the very port that a pod's flow to the same server has already; and whether its echoes
 /// may, in fragments.
-pub const NODE_TAKES_PORTS: bool = false;
+pub const NODE_TAKES_PORTS: bool = true;
 
 /// Programs of `family`: some acts, each in a slot of its own, and in which order their steps come.
 pub fn program(family: Family) -> impl Strategy<Value = Program> {
