@@ -168,12 +168,15 @@ impl World {
 
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
-const LIMITS: [(&str, &str); 5] = [
+const LIMITS: [(&str, &str); 7] = [
     ("net/ipv4/icmp_ratelimit", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv4/icmp_msgs_per_sec", "1000000"),
     ("net/ipv4/icmp_msgs_burst", "1000000"),
     ("net/ipv4/tcp_max_tw_buckets", "1000000"),
+    // Whether a port may be had again hangs on how much of a second has passed: here it may at once (Linux 6.14).
+    ("net/ipv4/tcp_tw_reuse", "1"),
+    ("net/ipv4/tcp_tw_reuse_delay", "1"),
 ];
 
 /// Has an ADD ask for a port of the node, by every plugin that may be who serves it.

@@ -16,6 +16,7 @@ mod lifecycle;
 mod masquerade;
 mod outside;
 mod ports;
+mod pressure;
 mod reuse;
 mod services;
 mod settings;

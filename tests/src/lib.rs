@@ -4,6 +4,7 @@
 //! - [`node::Node`] is where a scenario begins; [`pod::Pod`] and [`outside::Outside`] speak and listen.
 //! - [`network::Network`] is the conflist; [`runtime::Runtime`] calls its plugins.
 //! - [`rules`] writes what kube-proxy would; [`eventually`] waits; [`ledger`] and [`counters`] look.
+//! - [`amnesia`] and [`mappings`] reach into the maps.
 //! - [`packet`] is for tests of single programs; [`cast`] is who plays everywhere.
 
 pub mod amnesia;
@@ -14,6 +15,7 @@ pub mod demo;
 pub mod eventually;
 pub mod kernel;
 pub mod ledger;
+pub mod mappings;
 pub mod namespace;
 pub mod network;
 pub mod node;

@@ -1,23 +1,25 @@
 //! What is known of a flow, for errors that quote it: nothing is put off, healed or claimed.
 
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST_PORT, IDENTITY, Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST_PORT, IDENTITY, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::Clock;
 use crate::maps;
 use crate::packet::Header;
 
-/// To whom, and to which port, answers of the tuple `answers` go; `None` where no pod's.
+/// To whom, and to which port, answers of the tuple `answers` go; `None` where they are nobody's that is known.
 #[inline(always)]
 pub fn translation_in<V: Header>(answers: &Tuple<V>, clock: &Clock) -> Option<(V::Address, Port)> {
     let half = V::nat_in().get_ptr(answers)?;
     // SAFETY: the verifier knows the pointer to be a value's.
     let Mapping { kind, expires_at, address, port, .. } = unsafe { *half };
-    let is_pods = matches!(kind, TRANSLATED | HOST_PORT)
-        && !has_expired(expires_at, clock.low())
-        && maps::endpoint::<V>(&address).is_some();
-    is_pods.then_some((address, port))
+    let is_there = match kind {
+        TRANSLATED | HOST_PORT => maps::endpoint::<V>(&address).is_some(),
+        MOVED => true,
+        _ => false,
+    };
+    (is_there && !has_expired(expires_at, clock.low())).then_some((address, port))
 }
 
 /// Whether the flow in which a pod sends `sent` has a translation that has not ended.

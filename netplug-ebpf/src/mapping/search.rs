@@ -185,6 +185,10 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
         if is_live && !has_closed {
             return GO_ON;
         }
+        if has_closed {
+            // What was learned of it leads to its pod still. Content if it is gone.
+            let _ = V::flows().remove(&answers);
+        }
     }
     if cached(&answers, tuple, search.clock.now) == Some(false)
         || has_socket(search.skb, &answers)

@@ -36,9 +36,14 @@ pub fn inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     else {
         return Ok(());
     };
-    let inner = Tuple { source: address, source_port: port, ..quote.tuple };
+    let Some(scratch) = V::scratch() else { return Ok(()) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let inner = unsafe { &mut (*scratch).tuple };
+    *inner = quote.tuple;
+    inner.source = address;
+    inner.source_port = port;
     let outer = Tuple { destination: address, ..packet.tuple };
-    quote::translate(skb, packet, &quote, &outer, &inner).map_err(|()| Counter::RewriteFailed)?;
+    quote::translate(skb, packet, &quote, &outer, inner).map_err(|()| Counter::RewriteFailed)?;
     report::count(skb, Counter::Unmasqueraded);
     Ok(())
 }
@@ -59,9 +64,14 @@ pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Count
         mapping::Out::AsItIs | mapping::Out::As(..) => return Ok(()),
         mapping::Out::Unknown => return unless(is_due),
     };
-    let inner = Tuple { destination: address, destination_port: port, ..quote.tuple };
+    let Some(scratch) = V::scratch() else { return Ok(()) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let inner = unsafe { &mut (*scratch).tuple };
+    *inner = quote.tuple;
+    inner.destination = address;
+    inner.destination_port = port;
     let outer = Tuple { source: address, ..packet.tuple };
-    quote::translate(skb, packet, &quote, &outer, &inner).map_err(|()| Counter::RewriteFailed)?;
+    quote::translate(skb, packet, &quote, &outer, inner).map_err(|()| Counter::RewriteFailed)?;
     report::count(skb, Counter::Masqueraded);
     Ok(())
 }
@@ -84,9 +94,14 @@ pub fn hosts<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter>
         }
         mapping::Out::AsItIs | mapping::Out::Unknown => return Ok(()),
     };
-    let inner = Tuple { destination: address, destination_port: port, ..quote.tuple };
+    let Some(scratch) = V::scratch() else { return Ok(()) };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let inner = unsafe { &mut (*scratch).tuple };
+    *inner = quote.tuple;
+    inner.destination = address;
+    inner.destination_port = port;
     let outer = packet.tuple;
-    quote::translate(skb, packet, &quote, &outer, &inner).map_err(|()| Counter::RewriteFailed)
+    quote::translate(skb, packet, &quote, &outer, inner).map_err(|()| Counter::RewriteFailed)
 }
 
 /// What cannot be translated does not leave, where it would have to be.

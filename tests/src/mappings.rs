@@ -1,0 +1,83 @@
+//! Mappings by the thousand: maps that are full.
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use netplug_common::decide::mapping_life::{Lifetimes, Stage};
+use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V4, V6};
+use netplug_common::maps::LAYOUT;
+use netplug_common::maps::config::Config;
+use netplug_common::maps::nat::{Mapping, TRANSLATED};
+use netplug_common::tuple::{Port, TCP, Tuple};
+
+use crate::cast::Family;
+use crate::namespace::Namespace;
+
+/// What a map is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filling {
+    /// Connections that carry data.
+    Established,
+    /// Openings that nobody has answered, of ten seconds ago.
+    Unanswered,
+    /// What ended a second ago.
+    Ended,
+}
+
+/// Fills both maps of mappings of one family until nothing more goes in. There must be one mapping, of an established TCP
+/// connection: by it the kernel's time is told.
+///
+/// # Panics
+/// Where that is not so, or nothing is loaded.
+pub fn fill(node: &Namespace, family: Family, filling: Filling) {
+    node.enter(|| match family {
+        Family::V4 => fill_both::<V4>('4', filling, |number| Ipv4 { octets: number.to_be_bytes() }),
+        Family::V6 => fill_both::<V6>('6', filling, |number| {
+            let mut octets = [0x20; 16];
+            octets[12..].copy_from_slice(&number.to_be_bytes());
+            Ipv6 { octets }
+        }),
+    });
+}
+
+fn open(name: &str) -> Map {
+    let path = format!("/sys/fs/bpf/netplug/v{LAYOUT}/{name}");
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .unwrap_or_else(|error| panic!("cannot open {path}: {error}"))
+}
+
+fn fill_both<V: IpVersion>(family: char, filling: Filling, address: impl Fn(u32) -> V::Address) {
+    let config: Array<_, Config> = open("CONFIG").try_into().expect("an array");
+    let config = config.get(&0, 0).expect("CONFIG has an entry");
+    let seconds = |seconds: u32| seconds.wrapping_mul(config.jiffies_per_second as u32);
+    for name in ["NAT_IN", "NAT_OUT"] {
+        let mut map: HashMap<_, Tuple<V>, Mapping<V>> =
+            open(&format!("{name}{family}")).try_into().expect("a hash of mappings");
+        let known = map.iter().next().expect("there is one mapping").expect("it can be read").1;
+        let now = known
+            .expires_at
+            .wrapping_sub(seconds(Lifetimes::DEFAULT.tcp_established))
+            .wrapping_sub(config.revisit_jiffies as u32);
+        let (stage, expires_at) = match filling {
+            Filling::Established => (Stage::Established, known.expires_at),
+            Filling::Unanswered => {
+                let left = seconds(Lifetimes::DEFAULT.tcp_opening - 10);
+                let revisit = config.revisit_jiffies as u32;
+                (Stage::Opening, now.wrapping_add(left).wrapping_add(revisit))
+            }
+            Filling::Ended => (Stage::Closed, now.wrapping_sub(seconds(1))),
+        };
+        let mapping = Mapping { expires_at, stage: stage as u8, kind: TRANSLATED, ..known };
+        let full = (0u32..).find(|number| {
+            let tuple = Tuple::<V> {
+                source: address(0x0b00_0000 + number),
+                destination: address(1),
+                source_port: Port::new(80),
+                destination_port: Port::new(2_000),
+                protocol: TCP,
+                _pad: [0; 3],
+            };
+            map.insert(tuple, mapping, 0).is_err()
+        });
+        assert!(full.is_some_and(|count| count > 100_000), "{name} took {full:?}");
+    }
+}
