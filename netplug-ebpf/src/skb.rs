@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::{from_mut, from_ref};
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_check_mtu_flags};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_check_mtu_flags, bpf_sock};
 use aya_ebpf::helpers::generated as helpers;
 
 /// Length of an Ethernet header without tags, in bytes.
@@ -136,13 +136,13 @@ impl Skb {
         field!(self, ingress_ifindex)
     }
 
-    /// The local port of the host's socket that sent it; `None` where no socket did, or that is gone.
+    /// The socket of the host's that sent it; `None` where none did, or that is gone.
     #[inline(always)]
-    pub fn sender_port(self) -> Option<u16> {
+    pub fn sender(self) -> Option<*const bpf_sock> {
         // SAFETY: the context is valid; the verifier has the pointer looked at before it is followed.
         unsafe {
             let socket = core::ptr::read_volatile(&raw const (*self.0).__bindgen_anon_2.sk);
-            socket.as_ref().map(|_| core::ptr::read_volatile(&raw const (*socket).src_port) as u16)
+            socket.as_ref().map(core::ptr::from_ref)
         }
     }
 

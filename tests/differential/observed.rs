@@ -11,6 +11,12 @@ impl Observed {
     pub fn note(&mut self, line: String) {
         self.0.push(line);
     }
+
+    /// Whether a client found its own port still in use by an older connection of its: when that is over is a matter of
+    /// time in its own kernel, which no NAT has a part in.
+    pub fn met_its_own_past(&self) -> bool {
+        self.0.iter().any(|line| line.contains("Cannot assign requested address"))
+    }
 }
 
 /// Both, line by line; what differs has a mark before it.

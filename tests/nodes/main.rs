@@ -21,6 +21,7 @@ mod reuse;
 mod services;
 mod settings;
 mod steady;
+mod storm;
 mod unload;
 mod views;
 mod watch;

@@ -242,6 +242,27 @@ fn the_nodes_own_calls_to_a_service_are_answered(
     assert_eq!(Counters::of(&scene.node).drops(), 0);
 }
 
+/// A process of the node's that has bound its port calls a service: no socket is connected by what leaves.
+#[rstest]
+fn a_port_of_the_nodes_call_to_a_service_is_not_a_pods(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let backend = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let services = Service::both(81, &[backend]);
+    rules::serve(scene.node.namespace(), &services);
+    let dial = netplug_tests::traffic::Dial::new(scene.node.namespace(), services[0].at);
+    let mut node = dial.from_port(20_002).open(protocol).unwrap();
+    node.ask("before").unwrap();
+    let mut pod = scene.client.dial(backend).from_port(20_002).open(protocol).unwrap();
+    for number in 0..REQUESTS {
+        let seen = [&mut node, &mut pod].map(|talk| talk.ask(&number.to_string()).unwrap().client);
+        assert_ne!(seen[0], seen[1]);
+    }
+}
+
 /// Two uplinks, of which one lies upon the other: what leaves by it passes both.
 #[rstest]
 fn an_uplink_may_lie_upon_another(
@@ -270,8 +291,14 @@ fn an_uplink_may_lie_upon_another(
     upper.run(&format!("ip {flag} route add {via} dev upper metric 1"));
     let client = node.add_pod("client");
     let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
-    let answer = client.dial(to).open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    let mut pod = client.dial(to).from_port(20_003).open(protocol).unwrap();
+    let answer = pod.ask_times(REQUESTS).unwrap();
     assert_eq!((answer.server.as_str(), answer.client_ip()), (OUTSIDE.name, own));
+    // The node's own, by a port that the pod has.
+    let dial = netplug_tests::traffic::Dial::new(node.namespace(), to).from_port(20_003);
+    let answer = dial.open(protocol).unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!((answer.server.as_str(), answer.client_ip()), (OUTSIDE.name, own));
+    pod.ask("still?").unwrap();
     assert_eq!(Counters::of(&node).drops(), 0);
 }
 

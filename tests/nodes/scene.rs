@@ -77,12 +77,7 @@ impl Scene {
         let node = Node::with(network);
         let web = node.add_pod("web").listening(PORT);
         let client = node.add_pod("client").listening(PORT);
-        let services: Vec<_> = Family::BOTH
-            .into_iter()
-            .flat_map(|family| Service::both(80, &[web.at(family, PORT)]))
-            .collect();
-        let services: Vec<_> =
-            services.into_iter().map(|service| service.node_port(NODE_PORT)).collect();
+        let services = services_of(&web);
         match proxy {
             Proxy::Iptables => rules::serve(node.namespace(), &services),
             Proxy::Nftables => rules::serve_by_nftables(node.namespace(), &services),
@@ -90,8 +85,19 @@ impl Scene {
         Self { node, web, client }
     }
 
+    /// Writes the rules of its services anew, as a proxy does when one changes.
+    pub fn reload_rules(&self) {
+        rules::serve(self.node.namespace(), &services_of(&self.web));
+    }
+
     /// Where the service is.
     pub fn service(&self, family: Family) -> SocketAddr {
         SocketAddr::new(SERVICE.ip(family), 80)
     }
+}
+
+fn services_of(web: &Pod) -> Vec<Service> {
+    let services =
+        Family::BOTH.into_iter().flat_map(|family| Service::both(80, &[web.at(family, PORT)]));
+    services.map(|service| service.node_port(NODE_PORT)).collect()
 }

@@ -2,11 +2,11 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, MOVED, TRANSLATED};
+use netplug_common::maps::nat::{HOST, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::outbound::NONE_LEFT;
-use super::{Clock, half, take, touch};
+use super::{Clock, answers_to, half, take, touch};
 use crate::apart::Apart;
 use crate::maps;
 use crate::packet::{Header, Packet};
@@ -77,11 +77,13 @@ pub fn moved_to<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, may_begin
         && let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple)
     {
         // SAFETY: as above.
-        let (kind, port, expires_at) =
-            unsafe { ((*known).kind, (*known).port, (*known).expires_at) };
-        if kind == MOVED && !has_expired(expires_at, clock.low()) {
+        let mapping = unsafe { *known };
+        if mapping.kind == MOVED
+            && !has_expired(mapping.expires_at, clock.low())
+            && keep_moved(packet, clock, &mapping)
+        {
             touch(known, packet, clock);
-            return u32::from(port.get());
+            return u32::from(mapping.port.get());
         }
     }
     if !may_begin || !is_pods(packet, clock) {
@@ -103,6 +105,44 @@ fn is_pods<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
     // SAFETY: the verifier knows the pointer to be a value's.
     let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
     kind == TRANSLATED && !has_expired(expires_at, clock.low())
+}
+
+/// Puts off the end of NAT_IN's half of a [`MOVED`] mapping, or writes it where it is missing. `false`: another has the port.
+#[inline(always)]
+fn keep_moved<V: Header>(packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>) -> bool {
+    let Tuple { source, source_port, .. } = packet.tuple;
+    let answers = answers_to(&packet.tuple, mapping);
+    match V::nat_in().get_ptr_mut(&answers) {
+        Some(known) => {
+            // SAFETY: the verifier knows the pointer to be a value's.
+            let is_ours = unsafe { (*known).kind == MOVED && (*known).port == source_port };
+            if is_ours {
+                touch(known, packet, clock);
+            }
+            is_ours
+        }
+        None => {
+            let half = half(packet, clock, MOVED, source, source_port);
+            V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_ok()
+        }
+    }
+}
+
+/// Whether `packet` has been moved already, by an uplink that lies upon this one.
+#[inline(always)]
+pub fn is_moved<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock) -> bool {
+    let Some(known) = V::nat_in().get_ptr_mut(packet.tuple.reversed()) else { return false };
+    let Some(socket) = skb.sender() else { return false };
+    // SAFETY: the verifier knows both pointers.
+    let (kind, port, sender) = unsafe {
+        let sender = core::ptr::read_volatile(&raw const (*socket).src_port) as u16;
+        ((*known).kind, (*known).port.get(), sender)
+    };
+    let is_moved = kind == MOVED && port == sender;
+    if is_moved {
+        touch(known, packet, clock);
+    }
+    is_moved
 }
 
 /// Makes what was found for `packet` a [`MOVED`] mapping. Out of line.

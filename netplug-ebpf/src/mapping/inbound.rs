@@ -21,6 +21,8 @@ pub enum Found {
     Identity,
     /// It is an answer, and to be translated.
     Translation,
+    /// The same, and it is the host's own by what it becomes: no other uplink is to look at it again.
+    Moved,
 }
 
 /// Looks a packet from outside up; `to` becomes what it is to be translated to. Writes NAT_OUT again where it is
@@ -56,7 +58,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
     if write_out(&to.reversed(), packet, clock, mapping.kind) {
         report::count(skb, Counter::Healed);
     }
-    Found::Translation
+    if mapping.kind == MOVED { Found::Moved } else { Found::Translation }
 }
 
 /// Puts off the end of the half in NAT_OUT of what the pod sends as `sent`, where `packet` is an answer to it that has not

@@ -21,7 +21,7 @@ mod search;
 mod sweep;
 
 pub use fragments::{follow, keep_later, note_first};
-pub use host::{moved_to, reserve, take_for_host};
+pub use host::{is_moved, moved_to, reserve, take_for_host};
 pub use host_port::{answered, called, hold};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};

@@ -11,7 +11,7 @@ use core::ptr::{from_mut, from_ref};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{Mapping, TRANSLATED};
+use netplug_common::maps::nat::{MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
 use crate::mapping::{Clock, answers_to};
@@ -52,10 +52,12 @@ extern "C" fn write_half<V: Header>(
 ) -> i64 {
     // SAFETY: the helper passes a key and a value of NAT_OUT, and what `rebuild` gave it. Not copied: the stack is short.
     let (tuple, mapping, now) = unsafe { (&*tuple, &*mapping, *now) };
-    if mapping.kind == TRANSLATED
-        && !has_expired(mapping.expires_at, now)
-        && maps::endpoint::<V>(&tuple.source).is_some()
-    {
+    let is_there = match mapping.kind {
+        TRANSLATED => maps::endpoint::<V>(&tuple.source).is_some(),
+        MOVED => true,
+        _ => false,
+    };
+    if is_there && !has_expired(mapping.expires_at, now) {
         let half = Mapping { address: tuple.source, port: tuple.source_port, ..*mapping };
         // There already, or full: nothing to do.
         let _ = V::nat_in().insert(&answers_to(tuple, mapping), &half, u64::from(BPF_NOEXIST));

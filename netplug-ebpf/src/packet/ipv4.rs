@@ -9,7 +9,7 @@
 //! ```
 //! Its own: a checksum over the header, options between header and transport, fragments by the header itself.
 
-use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use aya_ebpf::bindings::{BPF_F_PSEUDO_HDR, bpf_sock};
 use netplug_common::checksum::{add, hop_delta, updated};
 use netplug_common::ip::{IpVersion, Ipv4, V4};
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
@@ -126,6 +126,13 @@ impl Header for V4 {
         let at = |field: u32| offset + field - ETHERNET;
         skb.add_to_header_checksum(at(CHECKSUM), address_delta)?;
         skb.store(at(SOURCE), bytes_of(&to.source), 8)
+    }
+
+    #[inline(always)]
+    unsafe fn peer(socket: *const bpf_sock) -> Ipv4 {
+        // SAFETY: the caller's; volatile, so that it is one access.
+        let address = unsafe { core::ptr::read_volatile(&raw const (*socket).dst_ip4) };
+        Ipv4 { octets: address.to_ne_bytes() }
     }
 
     #[inline(always)]

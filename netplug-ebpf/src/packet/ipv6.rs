@@ -11,7 +11,7 @@
 use core::ffi::c_void;
 use core::ptr::from_mut;
 
-use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use aya_ebpf::bindings::{BPF_F_PSEUDO_HDR, bpf_sock};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::ip::{IpVersion, Ipv6, V6};
 use netplug_common::tuple::{Port, TCP, Tuple, UDP};
@@ -225,6 +225,14 @@ impl Header for V6 {
         _address_delta: u32,
     ) -> Result<(), ()> {
         skb.store(offset + SOURCE - ETHERNET, bytes_of(&to.source), 32)
+    }
+
+    #[inline(always)]
+    unsafe fn peer(socket: *const bpf_sock) -> Ipv6 {
+        // SAFETY: the caller's; volatile, so that each is one access.
+        let word =
+            |at: usize| unsafe { core::ptr::read_volatile(&raw const (*socket).dst_ip6[at]) };
+        Ipv6 { octets: bytemuck::cast([word(0), word(1), word(2), word(3)]) }
     }
 
     #[inline(always)]

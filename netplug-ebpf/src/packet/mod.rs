@@ -7,6 +7,7 @@ pub mod neighbour;
 pub mod quote;
 pub mod rewrite;
 
+use aya_ebpf::bindings::bpf_sock;
 use netplug_common::decide::identity::Identity;
 use netplug_common::decide::opening::{Moment, moment, sctp_flags};
 use netplug_common::tuple::{Port, SCTP, TCP, Tuple, UDP};
@@ -70,6 +71,11 @@ pub trait Header: Maps {
         to: &Tuple<Self>,
         address_delta: u32,
     ) -> Result<(), ()>;
+    /// The address that a socket is connected to; of use only where it is.
+    ///
+    /// # Safety
+    /// `socket` must be the kernel's.
+    unsafe fn peer(socket: *const bpf_sock) -> Self::Address;
     /// Whether an ICMP message lies right behind the header. Asked of every packet that the host itself sends.
     fn is_icmp(skb: Skb) -> bool;
     /// What the header has besides addresses and length that a host leaves as it is, packet by packet.

@@ -19,7 +19,7 @@ use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, MASQUERADE, masquerades_link_local};
-use netplug_common::tuple::{Port, TCP, Tuple};
+use netplug_common::tuple::{Port, SCTP, TCP, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::{self, Clock, Found};
@@ -183,24 +183,20 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
     if config.flags & MASQUERADE == 0 || !is_ours(&packet, config) {
         return Ok(());
     }
-    let is_told = match packet.kind {
-        Kind::Echo => packet.icmp_type != V::ECHO_REQUEST,
-        // Resets, and what answers for sockets that are gone, come from a raw socket, whose port is its protocol.
-        _ => skb.sender_port().is_none_or(|port| {
-            port == packet.tuple.source_port.get()
-                || port == u16::from(packet.tuple.protocol)
-                || packet.tcp_flags & RST != 0
-        }),
-    };
     let clock = Clock::outward(config);
-    if !is_told {
-        mapping::take_for_host(&packet, &clock);
-        return Ok(());
-    }
     if packet.kind == Kind::Echo {
+        if packet.icmp_type == V::ECHO_REQUEST {
+            mapping::take_for_host(&packet, &clock);
+        }
         return Ok(());
     }
-    let may_begin = packet.tuple.protocol != TCP || is_first(packet.tcp_flags);
+    let is_first = packet.tuple.protocol != TCP || is_first(packet.tcp_flags);
+    let may_begin = if is_told(skb, &packet) {
+        is_first
+    } else {
+        // Masquerade finds no socket by its tuple: it is held here, if no pod has it already.
+        !mapping::is_moved(skb, &packet, &clock) && !mapping::reserve(&packet, &clock)
+    };
     match mapping::moved_to(skb, &packet, &clock, may_begin) {
         0 => Ok(()),
         mapping::NONE_LEFT => Err(Counter::PortsExhausted),
@@ -212,6 +208,31 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
     }
 }
 
+/// Whether masquerade finds the socket that sent a packet by its tuple, and leaves it its port: not one whose packets the host's
+/// NAT has changed, nor one of a protocol whose sockets cannot be looked up. Resets, and what answers for sockets that are
+/// gone, come from a raw socket, whose port is its protocol.
+#[inline(always)]
+fn is_told<V: Header>(skb: Skb, packet: &Packet<V>) -> bool {
+    let tuple = &packet.tuple;
+    if tuple.protocol == SCTP {
+        return false;
+    }
+    let Some(socket) = skb.sender() else { return true };
+    // SAFETY: the verifier knows the pointer to be a socket's.
+    let (port, peer_port) = unsafe {
+        let port = core::ptr::read_volatile(&raw const (*socket).src_port) as u16;
+        (port, core::ptr::read_volatile(&raw const (*socket).dst_port))
+    };
+    if port == u16::from(tuple.protocol) || packet.tcp_flags & RST != 0 {
+        return true;
+    }
+    // SAFETY: as above.
+    let is_connected_elsewhere = peer_port != 0
+        && (Port { octets: peer_port.to_ne_bytes() } != tuple.destination_port
+            || unsafe { V::peer(socket) } != tuple.destination);
+    port == tuple.source_port.get() && !is_connected_elsewhere
+}
+
 /// Gives an answer its pod's address back.
 #[inline(always)]
 pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
@@ -220,6 +241,11 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
         return Ok(());
     }
     if !packet.has_ports() {
+        return Ok(());
+    }
+    if skb.marker() == config.marker {
+        // An uplink below has made it the host's own.
+        skb.set_marker(0);
         return Ok(());
     }
     let clock = Clock::inward(config);
@@ -236,9 +262,12 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
             return Err(Counter::NoMapping);
         }
     }
-    if found == Found::Translation {
+    if found == Found::Translation || found == Found::Moved {
         become_tuple(skb, packet, &to)?;
         report::count(skb, Counter::Unmasqueraded);
+    }
+    if found == Found::Moved {
+        skb.set_marker(config.marker);
     }
     Ok(())
 }
