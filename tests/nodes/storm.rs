@@ -35,21 +35,21 @@ struct Echo {
 
 impl Echo {
     fn at(ip: IpAddr) -> Self {
-        let listener = TcpListener::bind((ip, PORT)).unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind((ip, PORT)).expect("nobody has the port");
+        listener.set_nonblocking(true).expect("it is a socket");
         let socket = |number| {
-            let socket = UdpSocket::bind((ip, PORT + number)).unwrap();
-            socket.set_nonblocking(true).unwrap();
+            let socket = UdpSocket::bind((ip, PORT + number)).expect("nobody has the port");
+            socket.set_nonblocking(true).expect("it is a socket");
             socket
         };
         Self { listener, sockets: (0..SERVERS as u16).map(socket).collect() }
     }
 
     fn run(&self, is_over: &AtomicBool) {
-        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).expect("Linux has it");
         let watch = |fd: std::os::fd::BorrowedFd<'_>, number: usize| {
             let data = epoll::EventData::new_u64(number as u64);
-            epoll::add(&ready, fd, data, epoll::EventFlags::IN).unwrap();
+            epoll::add(&ready, fd, data, epoll::EventFlags::IN).expect("it is open");
         };
         for (number, socket) in self.sockets.iter().enumerate() {
             watch(socket.as_fd(), number);
@@ -61,19 +61,19 @@ impl Echo {
             let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             events.clear();
             epoll::wait(&ready, rustix::buffer::spare_capacity(&mut events), Some(&timeout))
-                .unwrap();
+                .expect("it is open");
             for event in &events {
                 match event.data.u64() as usize {
                     number if number < SERVERS => {
                         let socket = &self.sockets[number];
                         // An error that came for an older answer is told here, too.
                         while let Ok((read, from)) = socket.recv_from(&mut buffer) {
-                            socket.send_to(&buffer[..read], from).unwrap();
+                            socket.send_to(&buffer[..read], from).expect("there is a route");
                         }
                     }
                     SERVERS => {
                         while let Ok((stream, _)) = self.listener.accept() {
-                            stream.set_nodelay(true).unwrap();
+                            stream.set_nodelay(true).expect("it is TCP");
                             open.push(stream);
                             watch(open[open.len() - 1].as_fd(), SERVERS + open.len());
                         }
@@ -105,14 +105,15 @@ impl Flows {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let stream = |_| {
-            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE).unwrap();
-            stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE)
+                .expect("the outside listens");
+            stream.set_nodelay(true).expect("it is TCP");
+            stream.set_read_timeout(Some(4 * PATIENCE)).expect("it is a socket");
             stream
         };
         let socket = |_| {
-            let socket = UdpSocket::bind((any, 0)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let socket = UdpSocket::bind((any, 0)).expect("there is a port");
+            socket.set_read_timeout(Some(Duration::from_millis(500))).expect("it is a socket");
             socket
         };
         Self {
@@ -204,7 +205,7 @@ fn weather(scene: &Scene, to: IpAddr) {
             });
             let asked = catch_unwind(AssertUnwindSafe(|| flows.all_ask(round)));
             is_over.store(true, Ordering::SeqCst);
-            seed = storm.join().unwrap();
+            seed = storm.join().unwrap_or_else(|panic| resume_unwind(panic));
             asked.unwrap_or_else(|panic| resume_unwind(panic));
         });
         flows.all_ask(round + 1);

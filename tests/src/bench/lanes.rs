@@ -73,6 +73,42 @@ impl Lane for Datagrams {
     }
 }
 
+/// One UDP request and its answer at a time. A unit is both.
+pub struct Requests(Datagrams);
+
+impl Requests {
+    /// As [`Datagrams::new`].
+    pub fn new(
+        name: &str,
+        client: &Namespace,
+        server: &Namespace,
+        to: SocketAddr,
+        at: SocketAddr,
+    ) -> io::Result<Self> {
+        Datagrams::new(name, client, server, to, at).map(Self)
+    }
+}
+
+impl Lane for Requests {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn run(&mut self, end: Instant) -> io::Result<u64> {
+        let Datagrams { sender, receiver, .. } = &self.0;
+        let mut buffer = [0; 64];
+        let mut units = 0;
+        while Instant::now() < end {
+            sender.send(b"question")?;
+            let (_, client) = receiver.recv_from(&mut buffer)?;
+            receiver.send_to(b"answer", client)?;
+            sender.recv(&mut buffer)?;
+            units += 1;
+        }
+        Ok(units)
+    }
+}
+
 /// TCP connections: connect, one request, one answer, close. A unit is a connection.
 pub struct Connections<'n> {
     name: String,

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::cast::{CLIENT, Family, OUTSIDE, SERVICE, WEB};
+use serde_json::json;
+
+use crate::cast::{CLIENT, Family, NODE_1, OUTSIDE, SERVICE, WEB};
 use crate::namespace::Namespace;
 use crate::network::Network;
 use crate::node::Node;
@@ -12,6 +14,30 @@ use crate::rules::{self, Service};
 
 /// The port that pods serve, and that their service has.
 pub const PORT: u16 = 8080;
+
+/// The first of the node's ports that lead to the server, and where they lead.
+const HOST_PORT: u16 = 9_100;
+const POD_PORT: u16 = 8_090;
+
+/// Has an ADD ask for them, by whichever plugin serves them.
+fn with_host_ports(mut network: Network) -> Network {
+    let mapping = |number: u16, protocol: &str| {
+        json!({
+            "hostPort": HOST_PORT + number, "containerPort": POD_PORT + number, "protocol": protocol
+        })
+    };
+    let mappings: Vec<_> = [0, 1]
+        .into_iter()
+        .flat_map(|number| ["tcp", "udp"].map(|protocol| mapping(number, protocol)))
+        .collect();
+    for plugin in &mut network.plugins {
+        if plugin["type"] == "portmap" || plugin["type"] == "netplug" {
+            plugin["capabilities"] = json!({"portMappings": true});
+            plugin["runtimeConfig"] = json!({"portMappings": mappings});
+        }
+    }
+    network
+}
 
 /// Two namespaces joined by a veth pair: what no node network can beat.
 #[derive(Debug)]
@@ -77,7 +103,9 @@ impl Road {
     /// MASQUERADE as kubenet wrote it.
     #[must_use]
     pub fn today(fillers: usize) -> Self {
-        let road = Self::of(Network::bridge(), true, fillers);
+        let mut network = Network::bridge();
+        network.plugins.push(json!({"type": "portmap", "snat": true}));
+        let road = Self::of(network, true, fillers);
         let namespace = road.node.namespace();
         namespace.run("iptables -w -t nat -A POSTROUTING -m addrtype ! --dst-type LOCAL ! -d 10.0.0.0/8 -j MASQUERADE");
         namespace.run("ip6tables -w -t nat -A POSTROUTING -m addrtype ! --dst-type LOCAL ! -d fd00::/8 -j MASQUERADE");
@@ -86,7 +114,8 @@ impl Road {
 
     fn of(network: Network, bridge_netfilter: bool, fillers: usize) -> Self {
         let node = Node::with(network);
-        let (client, server) = (node.add_pod("client"), node.add_pod("server"));
+        let client = node.add_pod("client");
+        let server = node.add_pod_to("server", &with_host_ports(node.network().clone()));
         let mut services = Vec::new();
         for family in Family::BOTH {
             services.extend(Service::both(PORT, &[server.at(family, PORT)]));
@@ -107,6 +136,13 @@ impl Road {
     #[must_use]
     pub fn service(&self, family: Family) -> SocketAddr {
         SocketAddr::new(SERVICE.ip(family), PORT)
+    }
+
+    /// A port of the node that leads to the server, and where there; `number` is 0 or 1.
+    #[must_use]
+    pub fn host_port(&self, family: Family, number: u16) -> (SocketAddr, SocketAddr) {
+        let to = SocketAddr::new(NODE_1.ip(family), HOST_PORT + number);
+        (to, self.server.at(family, POD_PORT + number))
     }
 
     /// Where the outside host listens.

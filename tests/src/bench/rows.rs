@@ -3,9 +3,10 @@
 use std::io;
 
 use super::engine::{Lane, Outcome, Pace, race};
-use super::lanes::{Connections, Datagrams};
+use super::lanes::{Connections, Datagrams, Requests};
 use super::roads::{Bare, Road};
 use crate::cast::Family;
+use crate::namespace::Namespace;
 
 /// A row: one kind of work, by several lanes. The first lane is what the others are compared with, the second
 /// is the first once more (A/A): differences smaller than those two's mean nothing.
@@ -66,19 +67,107 @@ pub fn pod_to_service(
 
 /// UDP from a pod to the outside, masqueraded.
 pub fn masqueraded(family: Family, pace: Pace, ours: &Road, today: &Road) -> io::Result<Row> {
-    let lane = |name: &str, road: &Road, port: u16| -> io::Result<Box<dyn Lane>> {
-        let mut to = road.outside(family);
-        to.set_port(port);
-        let (client, outside) = (road.client.namespace(), road.node.outside().namespace());
-        Ok(Box::new(Datagrams::new(name, client, outside, to, to)?))
-    };
-    let mut lanes = vec![
-        lane("bridge + MASQUERADE", today, 9001)?,
-        lane("bridge + MASQUERADE again", today, 9002)?,
-        lane("netplug", ours, 9001)?,
-    ];
+    let mut lanes = to_outside(family, ours, today, 9001, |name, client, server, to| {
+        Ok(Box::new(Datagrams::new(name, client, server, to, to)?))
+    })?;
     Ok(Row {
         work: "pod → outside masqueraded, UDP, ns per packet",
+        lanes: race(&mut lanes, pace)?,
+    })
+}
+
+/// UDP requests from a pod to the outside, one at a time.
+pub fn masqueraded_requests(
+    family: Family,
+    pace: Pace,
+    ours: &Road,
+    today: &Road,
+) -> io::Result<Row> {
+    let mut lanes = to_outside(family, ours, today, 9003, |name, client, server, to| {
+        Ok(Box::new(Requests::new(name, client, server, to, to)?))
+    })?;
+    Ok(Row {
+        work: "pod → outside masqueraded, UDP request and answer, ns each",
+        lanes: race(&mut lanes, pace)?,
+    })
+}
+
+/// TCP connections from a pod to the outside.
+pub fn masqueraded_connects(
+    family: Family,
+    pace: Pace,
+    ours: &Road,
+    today: &Road,
+) -> io::Result<Row> {
+    let mut lanes = to_outside(family, ours, today, 9005, |name, client, server, to| {
+        Ok(Box::new(Connections::new(name, client, server, to, to)?))
+    })?;
+    Ok(Row {
+        work: "pod → outside masqueraded, TCP connect-request-close, ns each",
+        lanes: race(&mut lanes, pace)?,
+    })
+}
+
+/// Lanes from a client to the outside, each to a port of its own from `port` on.
+fn to_outside<'r>(
+    family: Family,
+    ours: &'r Road,
+    today: &'r Road,
+    port: u16,
+    lane: impl Fn(
+        &str,
+        &'r Namespace,
+        &'r Namespace,
+        std::net::SocketAddr,
+    ) -> io::Result<Box<dyn Lane + 'r>>,
+) -> io::Result<Vec<Box<dyn Lane + 'r>>> {
+    let lanes = [
+        ("bridge + MASQUERADE", today, port),
+        ("bridge + MASQUERADE again", today, port + 1),
+        ("netplug", ours, port),
+    ];
+    let of = |(name, road, port): (&str, &'r Road, u16)| {
+        let mut to = road.outside(family);
+        to.set_port(port);
+        lane(name, road.client.namespace(), road.node.outside().namespace(), to)
+    };
+    lanes.into_iter().map(of).collect()
+}
+
+/// UDP from the outside to a port of the node that leads to a pod.
+pub fn host_port(family: Family, pace: Pace, ours: &Road, today: &Road) -> io::Result<Row> {
+    let lane = |name: &str, road: &Road, number: u16| -> io::Result<Box<dyn Lane>> {
+        let (to, at) = road.host_port(family, number);
+        let (outside, server) = (road.node.outside().namespace(), road.server.namespace());
+        Ok(Box::new(Datagrams::new(name, outside, server, to, at)?))
+    };
+    let mut lanes = vec![
+        lane("bridge + portmap", today, 0)?,
+        lane("bridge + portmap again", today, 1)?,
+        lane("netplug", ours, 0)?,
+    ];
+    Ok(Row {
+        work: "outside → HostPort → pod, UDP, ns per packet", lanes: race(&mut lanes, pace)?
+    })
+}
+
+/// TCP connections from the outside to a port of the node that leads to a pod.
+pub fn host_port_connects(
+    family: Family,
+    pace: Pace,
+    ours: &Road,
+    today: &Road,
+) -> io::Result<Row> {
+    let mut lanes: Vec<Box<dyn Lane + '_>> = Vec::new();
+    for (name, road, number) in
+        [("bridge + portmap", today, 0), ("bridge + portmap again", today, 1), ("netplug", ours, 0)]
+    {
+        let (to, at) = road.host_port(family, number);
+        let (outside, server) = (road.node.outside().namespace(), road.server.namespace());
+        lanes.push(Box::new(Connections::new(name, outside, server, to, at)?));
+    }
+    Ok(Row {
+        work: "outside → HostPort → pod, TCP connect-request-close, ns each",
         lanes: race(&mut lanes, pace)?,
     })
 }

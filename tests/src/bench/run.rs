@@ -60,6 +60,10 @@ fn run(options: &Options) -> std::io::Result<()> {
         show(rows::pod_to_pod(family, pace, &bare, &ours, &today)?);
         show(rows::pod_to_service(family, pace, &bare, &ours, &today)?);
         show(rows::masqueraded(family, pace, &ours, &today)?);
+        show(rows::masqueraded_requests(family, pace, &ours, &today)?);
+        show(rows::masqueraded_connects(family, pace, &ours, &today)?);
+        show(rows::host_port(family, pace, &ours, &today)?);
+        show(rows::host_port_connects(family, pace, &ours, &today)?);
         show(rows::connects(family, pace, &bare, &ours, &today)?);
     }
     add_del::rows(options.pods)?.into_iter().for_each(&mut show);
