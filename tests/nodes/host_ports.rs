@@ -321,3 +321,16 @@ fn halves_of_its_mappings_heal(
     }
     assert!(Counters::of(&scene.node).get(Counter::HostPort) > 0);
 }
+
+/// A pod's own call by that very port leaves by another.
+#[rstest]
+fn masquerade_leaves_the_port_alone(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut talk = scene.client.dial(to).from_port(HOST_PORT).open(protocol).unwrap();
+    assert_ne!(talk.ask("by which?").unwrap().client.port(), HOST_PORT);
+}

@@ -14,6 +14,7 @@ mod host_ports;
 mod icmp;
 mod lifecycle;
 mod masquerade;
+mod offload;
 mod outside;
 mod ports;
 mod pressure;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use client::{Dial, Talk};
 pub use ping::{Echo, ping, trace};
-pub use raw::send_frame;
+pub use raw::{Capture, Offloaded, send_frame};
 pub use server::Servers;
 
 /// How long a client waits for its connection, and then for each answer.
