@@ -11,6 +11,7 @@ use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
 use super::maps::{Family, entries, remove};
+use super::pin::Lock;
 use super::{Attach, Datapath, Endpoint, Error, Owner};
 
 impl Datapath {
@@ -18,6 +19,47 @@ impl Datapath {
     /// Fails, changing nothing, if one of its addresses belongs to another live endpoint; forgets those that had its
     /// addresses or its interface index and are gone.
     pub fn register(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        // Who else asks for the same address looks before or after, never in between.
+        let addresses = loop {
+            let addresses = Lock::of_addresses()?;
+            let gone = self.gone_before(endpoint)?;
+            if gone.is_empty() {
+                break addresses;
+            }
+            // Forgetting takes locks of its own, and its time.
+            drop(addresses);
+            for ifindex in gone {
+                if let Some(owner) = self.owner_of(ifindex)?
+                    && owner != endpoint.owner
+                {
+                    self.close_host_ports(owner)?;
+                }
+                self.forget(ifindex)?;
+            }
+        };
+        let port = PodPort {
+            owner: endpoint.owner.0,
+            gateway_mac: endpoint.gateway_mac,
+            pod_mac: endpoint.pod_mac,
+            bridge: endpoint.bridge.unwrap_or(0),
+            flags: if endpoint.source_guard { SOURCE_GUARD } else { 0 },
+            _pad: [0; 4],
+        };
+        let written = self.write_port(endpoint, &port);
+        drop(addresses);
+        let result = written.and_then(|()| {
+            attach(endpoint.ifindex, "to_pod", endpoint.attach, How::Clsact)?;
+            attach(endpoint.ifindex, "from_pod", endpoint.attach, How::Clsact).map(drop)
+        });
+        if result.is_err() {
+            // The first error is the one that tells; what cannot be undone now, DEL finds.
+            let _ = self.forget(endpoint.ifindex);
+        }
+        result
+    }
+
+    /// The interfaces that had its addresses or its index and are gone; an error where one is not.
+    fn gone_before(&self, endpoint: &Endpoint) -> Result<BTreeSet<u32>, Error> {
         let mut gone = BTreeSet::new();
         for address in &endpoint.addresses {
             match self.holder(address)? {
@@ -33,31 +75,7 @@ impl Datapath {
         if self.owner_of(endpoint.ifindex)?.is_some_and(|owner| owner != endpoint.owner) {
             gone.insert(endpoint.ifindex);
         }
-        for ifindex in gone {
-            if let Some(owner) = self.owner_of(ifindex)?
-                && owner != endpoint.owner
-            {
-                self.close_host_ports(owner)?;
-            }
-            self.forget(ifindex)?;
-        }
-        let port = PodPort {
-            owner: endpoint.owner.0,
-            gateway_mac: endpoint.gateway_mac,
-            pod_mac: endpoint.pod_mac,
-            bridge: endpoint.bridge.unwrap_or(0),
-            flags: if endpoint.source_guard { SOURCE_GUARD } else { 0 },
-            _pad: [0; 4],
-        };
-        let result = self.write_port(endpoint, &port).and_then(|()| {
-            attach(endpoint.ifindex, "to_pod", endpoint.attach, How::Clsact)?;
-            attach(endpoint.ifindex, "from_pod", endpoint.attach, How::Clsact).map(drop)
-        });
-        if result.is_err() {
-            // The first error is the one that tells; what cannot be undone now, DEL finds.
-            let _ = self.forget(endpoint.ifindex);
-        }
-        result
+        Ok(gone)
     }
 
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
@@ -143,8 +161,10 @@ impl Datapath {
     /// epoch ends, so that nothing is learned of what is in the host's hands. PORTS goes last: by it a DEL that was killed
     /// half way finds here again.
     fn forget(&self, ifindex: u32) -> Result<(), Error> {
+        let addresses = Lock::of_addresses()?;
         self.forget_addresses::<V4>(ifindex)?;
         self.forget_addresses::<V6>(ifindex)?;
+        drop(addresses);
         detach_endpoint(ifindex)?;
         self.bump_epoch()?;
         self.forget_flows::<V4>(ifindex)?;
