@@ -5,10 +5,11 @@ use std::process::Stdio;
 
 use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4};
-use netplug_tests::cast::{GATEWAY, pod_cidr};
+use netplug_tests::cast::{GATEWAY, OUTSIDE, pod_cidr};
 use netplug_tests::counters::endpoints;
 use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
+use netplug_tests::leftovers;
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
@@ -275,11 +276,29 @@ fn deleting_may_come_twice_at_once(#[values(true, false)] with_namespace: bool) 
 
 /// A pin was lost, by whatever hand: nothing refuses to go on.
 #[rstest]
-fn a_lost_pin_is_made_again(#[values("CONFIG", "FLOWS6", "from_pod")] lost: &str) {
-    let node = Node::new();
-    let web = node.add_pod("web");
+fn a_lost_pin_keeps_nothing_of_a_pod_and_is_made_again(
+    #[values("CONFIG", "PORTS", "ENDPOINTS4", "FLOWS6", "NAT_IN4", "HOSTPORTS6", "from_pod")]
+    lost: &str,
+    #[values("alone", "tcx", "chained")] way: &str,
+) {
+    if way == "tcx" && !has_tcx() {
+        return;
+    }
+    let attach = if way == "tcx" { "tcx" } else { "auto" };
+    let node = Node::with(Network::netplug().with("attach", attach));
+    node.outside().listen(PORT);
+    let web = match way {
+        "chained" => node.add_pod_chained("web", "bridge"),
+        _ => node.add_pod("web"),
+    };
+    for ip in Family::BOTH {
+        let outside = (OUTSIDE.ip(ip), PORT).into();
+        web.dial(outside).open(Tcp).unwrap().ask_times(20).unwrap();
+    }
+    assert!(!leftovers::of_pods(node.namespace()).is_empty());
     node.namespace().run(&format!("rm /sys/fs/bpf/netplug/v{LAYOUT}/{lost}"));
     node.del_pod(web);
+    node.assert_no_leftovers();
     let again = node.add_pod("again");
     node.check(&again).unwrap();
     node.del_pod(again);

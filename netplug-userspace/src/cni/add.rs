@@ -216,7 +216,7 @@ pub(super) struct Names {
     /// Its alias, which people read.
     pub(super) alias: String,
     host_mac: Mac,
-    pod_mac: Mac,
+    pub(super) pod_mac: Mac,
 }
 
 impl Names {
