@@ -329,3 +329,26 @@ fn a_bridge_with_spanning_tree_is_no_reason_to_fail() {
     node.namespace().run("ip link add cbr0 type bridge stp_state 1 forward_delay 200");
     node.add_pod("web");
 }
+
+/// What the datapath refused, no later ADD asks for again.
+#[test]
+fn a_network_that_is_refused_is_no_burden_to_others() {
+    let node = Node::new();
+    let many = too_many_cidrs(node.network());
+    for name in ["first", "second"] {
+        let error = node.try_add_pod(name, &many.clone().named("many")).unwrap_err();
+        assert!(error.msg.contains("1024"), "{error}");
+    }
+    let web = node.add_pod("web").listening(PORT);
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+/// A configuration that is refused late, once all but the datapath is set up.
+fn too_many_cidrs(network: &Network) -> Network {
+    let cidrs: Vec<_> =
+        (0..1_100).map(|number| format!("11.{}.{}.0/24", number / 256, number % 256)).collect();
+    network.clone().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+}

@@ -71,18 +71,15 @@ pub(super) fn prepare_node(
             let name = format!("net/netfilter/{timeout}");
             tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
-        state.ask_masquerade(|wishes| {
-            wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
-        })?;
-        let named = config.uplinks.clone();
-        state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?;
+        let mut wishes = state.masquerade().clone();
+        wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
                 config::Steering::Always => Steering::Always,
                 config::Steering::Direct => Steering::Direct,
             },
-            masquerade: state.masquerade().outcome().into(),
+            masquerade: wishes.outcome().into(),
             uplinks: match config.uplinks {
                 Some(_) => network.uplinks,
                 None => with_known(netlink, &datapath, network.uplinks)?,
@@ -93,7 +90,11 @@ pub(super) fn prepare_node(
             learns_tcp: let_tcp_be_learned(state)?,
             local_ports: local_ports()?,
         };
-        Ok::<_, Error>(datapath.apply(&settings)?)
+        datapath.apply(&settings)?;
+        // What is refused is not kept, so that it is no other network's burden.
+        state.ask_masquerade(|kept| *kept = wishes)?;
+        let named = config.uplinks.clone();
+        Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
     })?;
     Ok(datapath)
 }
