@@ -7,6 +7,7 @@ use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4};
 use netplug_tests::cast::{GATEWAY, OUTSIDE, pod_cidr};
 use netplug_tests::counters::endpoints;
+use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
 use netplug_tests::leftovers;
@@ -351,4 +352,28 @@ fn too_many_cidrs(network: &Network) -> Network {
     let cidrs: Vec<_> =
         (0..1_100).map(|number| format!("11.{}.{}.0/24", number / 256, number % 256)).collect();
     network.clone().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+}
+
+/// Who made the bridge and fails takes it away again, but not from under who found it there.
+#[test]
+fn an_add_that_fails_takes_no_bridge_from_another_that_begins() {
+    let node = Node::new();
+    node.netplug("load");
+    let many = too_many_cidrs(node.network()).named("many");
+    for round in 0..20 {
+        let name = |kind: &str| format!("{kind}-{round}");
+        let web = std::thread::scope(|scope| {
+            let failing = scope.spawn(|| node.try_add_pod(&name("many"), &many).unwrap_err());
+            // From ahead of the other to behind it, as the bridge comes and goes.
+            let has_bridge = || node.namespace().try_feed("ip link show cbr0", "").status.success();
+            eventually(SOON, || (failing.is_finished() || has_bridge()).then_some(()).ok_or(()));
+            let web = node.try_add_pod(&name("web"), node.network());
+            failing.join().unwrap();
+            web
+        });
+        let web = web.unwrap_or_else(|error| panic!("in round {round}: {error}"));
+        node.check(&web).unwrap();
+        node.del_pod(web);
+        node.namespace().run("ip link del cbr0");
+    }
 }

@@ -2,10 +2,13 @@
 
 use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::GATEWAY;
 use netplug_tests::counters::endpoints;
+use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::ledger::Inventory;
 use netplug_tests::node::Node;
 use netplug_tests::traffic::Protocol::{Tcp, Udp};
+use netplug_tests::traffic::{PATIENCE, ping};
 use rstest::rstest;
 
 use crate::scene::PORT;
@@ -196,4 +199,36 @@ fn unloading_what_is_torn_is_refused(
     node.check(&again).unwrap();
     node.del_pod(again);
     node.finish();
+}
+
+/// A pod is added to a bridge that another made, while an operator unloads: either is first, and the pod works.
+#[test]
+fn unloading_while_a_pod_is_added_leaves_the_pod_its_gateway() {
+    let node = Node::new();
+    node.namespace().run("ip link add cbr0 type bridge");
+    let inside = |work: &(dyn Fn() + Sync)| node.namespace().enter(work);
+    let lock = node.namespace().enter(|| netplug::datapath::Lock::exclusive().unwrap());
+    let web = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| node.add_pod("web"));
+        // The ADD goes as far as it can, and waits for who unloads.
+        eventually(SOON, || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            let waits = |line: &&str| line.contains("->") && line.contains("FLOCK");
+            let inode = node.namespace().run("stat -c %i /run/netplug/load.lock");
+            let is_ours = |line: &str| {
+                line.split_whitespace().any(|word| word.ends_with(&format!(":{}", inode.trim())))
+            };
+            if locks.lines().filter(waits).any(is_ours) { Ok(()) } else { Err(locks) }
+        });
+        inside(&|| {
+            netplug::datapath::unload(&lock).unwrap();
+            netplug::node::state::restore().unwrap();
+        });
+        drop(lock);
+        adding.join().unwrap()
+    });
+    node.check(&web).unwrap();
+    for family in Family::BOTH {
+        ping(web.namespace(), GATEWAY.ip(family), 77, 64, PATIENCE).unwrap();
+    }
 }

@@ -46,13 +46,19 @@ pub(super) struct Network<'a> {
     pub(super) bridge: Option<&'a str>,
 }
 
-/// Loads the datapath where that is due, sets the node's sysctls, and tells the datapath its settings. Nobody unloads for as
-/// long as what is returned is kept.
+/// The datapath, loaded where that is due. Nobody unloads for as long as it is kept.
+pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
+    let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
+    Ok(Datapath::open_or_load(flow_cache)?)
+}
+
+/// Sets the node's sysctls, and tells the datapath its settings.
 pub(super) fn prepare_node(
     netlink: &Netlink,
+    datapath: &Datapath,
     config: &Config,
     network: Network<'_>,
-) -> Result<Datapath, Error> {
+) -> Result<(), Error> {
     let revisit = config.revisit()?;
     let masquerade = config.masquerade()?;
     let switches = Switches {
@@ -61,8 +67,6 @@ pub(super) fn prepare_node(
         link_local_ipv6: masquerade.link_local_ipv6,
     };
     let attach = attach(config);
-    let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
-    let datapath = Datapath::open_or_load(flow_cache)?;
     // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
         forward(state, &network)?;
@@ -82,7 +86,7 @@ pub(super) fn prepare_node(
             masquerade: wishes.outcome().into(),
             uplinks: match config.uplinks {
                 Some(_) => network.uplinks,
-                None => with_known(netlink, &datapath, network.uplinks)?,
+                None => with_known(netlink, datapath, network.uplinks)?,
             },
             revisit,
             lifetimes: config.timeouts.lifetimes(),
@@ -95,8 +99,7 @@ pub(super) fn prepare_node(
         state.ask_masquerade(|kept| *kept = wishes)?;
         let named = config.uplinks.clone();
         Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
-    })?;
-    Ok(datapath)
+    })
 }
 
 /// Has the node forward what pods send, and not tell them of shorter ways.

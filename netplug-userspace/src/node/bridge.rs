@@ -1,6 +1,9 @@
 //! The bridge. Its MAC is fixed when it is made: a bridge without one takes its lowest port's, and changes it as ports
 //! come and go.
 
+use std::fs::File;
+use std::io;
+
 use ipnetwork::IpNetwork;
 use rtnetlink::{LinkBridge, LinkUnspec};
 
@@ -11,6 +14,7 @@ use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
 const ALIAS: &str = "netplug ";
+const LOCK: &str = "bridges.lock";
 
 /// What a bridge is to be.
 pub struct Wanted<'a> {
@@ -24,6 +28,28 @@ pub struct Wanted<'a> {
     pub gateways: &'a [IpNetwork],
     /// Whether an address of the same network that it has is replaced, rather than refused.
     pub force_address: bool,
+}
+
+/// Keeps bridges from being removed until it is dropped: for who finds one that has no port yet, until it has.
+pub struct Kept(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Kept {
+    /// Beside others who keep them.
+    pub fn shared() -> Result<Self, Error> {
+        Self::take(File::lock_shared)
+    }
+
+    /// For who removes one.
+    fn alone() -> Result<Self, Error> {
+        Self::take(File::lock)
+    }
+
+    fn take(lock: fn(&File) -> io::Result<()>) -> Result<Self, Error> {
+        let fail = |source| Error::System { verb: "lock", object: LOCK.into(), source };
+        let file = state::lock_file(LOCK).map_err(fail)?;
+        lock(&file).map_err(fail)?;
+        Ok(Self(file))
+    }
 }
 
 /// Finds the bridge or makes it, and gives it its gateways. Also returns whether it was made.
@@ -144,6 +170,7 @@ fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> 
 
 /// Removes a bridge, if netplug made it and it has no ports. Returns whether it did.
 pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
+    let _kept = Kept::alone()?;
     let Some(bridge) = netlink.link(name)? else { return Ok(false) };
     if !is_ours(&bridge) || netlink.links()?.iter().any(|link| link.master == Some(bridge.index)) {
         return Ok(false);

@@ -188,15 +188,15 @@ fn fail(verb: &'static str, source: io::Error) -> Error {
 }
 
 fn lock() -> Result<File, Error> {
-    fs::create_dir_all(FOLDER).map_err(|source| fail("make the folder of", source))?;
-    let lock = Path::new(FOLDER).join("node.lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(lock)
-        .map_err(|source| fail("lock", source))?;
+    let file = lock_file("node.lock").map_err(|source| fail("lock", source))?;
     file.lock().map_err(|source| fail("lock", source))?;
     Ok(file)
+}
+
+/// A file that is there to be locked.
+pub(super) fn lock_file(name: &str) -> io::Result<File> {
+    fs::create_dir_all(FOLDER)?;
+    File::options().create(true).append(true).open(Path::new(FOLDER).join(name))
 }
 
 fn read() -> Result<State, Error> {
