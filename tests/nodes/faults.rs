@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use netplug::node::bridge::Kept;
 use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4};
 use netplug_tests::cast::{GATEWAY, OUTSIDE, pod_cidr};
 use netplug_tests::counters::endpoints;
-use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
 use netplug_tests::leftovers;
@@ -21,7 +21,7 @@ use netplug_tests::traffic::{PATIENCE, ping};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::scene::PORT;
+use crate::scene::{PORT, waits_for};
 
 /// A namespace that a runtime has made for a pod, and what it will call ADD with.
 fn unplugged(node: &Node, name: &str, args: &str) -> (Namespace, Attachment) {
@@ -354,26 +354,71 @@ fn too_many_cidrs(network: &Network) -> Network {
     network.clone().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
 }
 
-/// Who made the bridge and fails takes it away again, but not from under who found it there.
+/// Who made the bridge and fails takes it away again, but not from under who found it there and has no port yet.
 #[test]
 fn an_add_that_fails_takes_no_bridge_from_another_that_begins() {
     let node = Node::new();
-    node.netplug("load");
-    let many = too_many_cidrs(node.network()).named("many");
-    for round in 0..20 {
-        let name = |kind: &str| format!("{kind}-{round}");
-        let web = std::thread::scope(|scope| {
-            let failing = scope.spawn(|| node.try_add_pod(&name("many"), &many).unwrap_err());
-            // From ahead of the other to behind it, as the bridge comes and goes.
-            let has_bridge = || node.namespace().try_feed("ip link show cbr0", "").status.success();
-            eventually(SOON, || (failing.is_finished() || has_bridge()).then_some(()).ok_or(()));
-            let web = node.try_add_pod(&name("web"), node.network());
-            failing.join().unwrap();
-            web
-        });
-        let web = web.unwrap_or_else(|error| panic!("in round {round}: {error}"));
-        node.check(&web).unwrap();
+    let has_bridge = || node.namespace().try_feed("ip link show cbr0", "").status.success();
+    let many = too_many_cidrs(node.network());
+    // Who is between finding the bridge and plugging a port in.
+    let begins = node.namespace().enter(|| Kept::shared().unwrap());
+    std::thread::scope(|scope| {
+        let failing = scope.spawn(|| node.try_add_pod("many", &many).unwrap_err());
+        waits_for(&node, "bridges.lock");
+        assert!(has_bridge());
+        drop(begins);
+        failing.join().unwrap();
+    });
+    assert!(!has_bridge());
+    // And who begins is one of these, as long as it has no port.
+    let removes = node.namespace().run("stat -c %n /run/netplug/bridges.lock");
+    let removes = node.namespace().enter(|| {
+        let file = std::fs::File::open(removes.trim()).unwrap();
+        file.lock().unwrap();
+        file
+    });
+    let web = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| node.add_pod("web"));
+        waits_for(&node, "bridges.lock");
+        assert!(!has_bridge());
+        drop(removes);
+        adding.join().unwrap()
+    });
+    node.check(&web).unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+/// An address that had to go from a bridge of another's is back when netplug is off again, or was refused.
+#[rstest]
+fn a_forced_address_gives_way_only_while_pods_are_served(#[values(false, true)] refused: bool) {
+    const OTHER: &str = "10.244.0.9/16";
+    let node = Node::new();
+    node.namespace().feed(
+        "ip -batch -",
+        &format!("link add cbr0 type bridge\naddress add {OTHER} dev cbr0\nlink set cbr0 up\n"),
+    );
+    let addresses = || {
+        let shown = node.namespace().run("ip -oneline address show dev cbr0 scope global");
+        let mut found: Vec<_> = shown
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned))
+            .collect();
+        found.sort();
+        found
+    };
+    let network = node.network().clone().with("forceAddress", true);
+    let web = node.try_add_pod("first", node.network()).unwrap_err();
+    assert!(web.msg.contains(OTHER), "{web}");
+    if refused {
+        node.try_add_pod("web", &too_many_cidrs(&network)).unwrap_err();
+    } else {
+        let web = node.add_pod_to("web", &network);
+        assert!(!addresses().iter().any(|address| address == OTHER), "{:?}", addresses());
+        node.try_add_pod("many", &too_many_cidrs(&network).named("many")).unwrap_err();
+        ping(web.namespace(), GATEWAY.ip(V4), 77, 64, PATIENCE).unwrap();
         node.del_pod(web);
-        node.namespace().run("ip link del cbr0");
+        node.netplug("unload");
     }
+    assert_eq!(addresses(), [OTHER]);
 }

@@ -4,14 +4,13 @@ use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::GATEWAY;
 use netplug_tests::counters::endpoints;
-use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::ledger::Inventory;
 use netplug_tests::node::Node;
 use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use netplug_tests::traffic::{PATIENCE, ping};
 use rstest::rstest;
 
-use crate::scene::PORT;
+use crate::scene::{PORT, waits_for};
 
 /// A device that is neither a pod's nor an uplink.
 fn add_a_device(node: &Node) {
@@ -211,15 +210,7 @@ fn unloading_while_a_pod_is_added_leaves_the_pod_its_gateway() {
     let web = std::thread::scope(|scope| {
         let adding = scope.spawn(|| node.add_pod("web"));
         // The ADD goes as far as it can, and waits for who unloads.
-        eventually(SOON, || {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap();
-            let waits = |line: &&str| line.contains("->") && line.contains("FLOCK");
-            let inode = node.namespace().run("stat -c %i /run/netplug/load.lock");
-            let is_ours = |line: &str| {
-                line.split_whitespace().any(|word| word.ends_with(&format!(":{}", inode.trim())))
-            };
-            if locks.lines().filter(waits).any(is_ours) { Ok(()) } else { Err(locks) }
-        });
+        waits_for(&node, "load.lock");
         inside(&|| {
             netplug::datapath::unload(&lock).unwrap();
             netplug::node::state::restore().unwrap();

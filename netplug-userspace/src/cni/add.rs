@@ -89,7 +89,12 @@ fn alone<'a>(
         force_address: config.force_address,
     };
     let kept = bridge::Kept::shared()?;
-    let (bridge, is_new) = bridge::ensure(&netlink, &wanted)?;
+    let mut given = bridge::Given::default();
+    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
+    if !given.is_nothing() {
+        rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
+    }
+    let (bridge, is_new) = ensured?;
     if is_new {
         let name = bridge.name.clone();
         rollback.push(move || Ok(bridge::remove(&Netlink::open()?, &name).map(drop)?));
