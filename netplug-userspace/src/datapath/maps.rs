@@ -97,7 +97,7 @@ const IRREPLACEABLE: [&str; 4] = ["CONFIG", "PORTS", "ENDPOINTS4", "ENDPOINTS6"]
 /// One that is lost while others are there, and cannot be made up.
 pub(super) fn torn() -> Option<&'static str> {
     let is_there = |name: &&str| pin::path(name).exists();
-    if !NAMES.iter().any(|name| is_there(&name)) {
+    if !NAMES.iter().any(&is_there) {
         return None;
     }
     IRREPLACEABLE.into_iter().find(|name| !is_there(name))
