@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use netplug::node::bridge::Kept;
 use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{self, V4};
-use netplug_tests::cast::{GATEWAY, pod_cidr};
+use netplug_tests::cast::{GATEWAY, OUTSIDE, pod_cidr};
 use netplug_tests::counters::endpoints;
 use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
+use netplug_tests::leftovers;
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
@@ -19,7 +21,7 @@ use netplug_tests::traffic::{PATIENCE, ping};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::scene::PORT;
+use crate::scene::{PORT, waits_for};
 
 /// A namespace that a runtime has made for a pod, and what it will call ADD with.
 fn unplugged(node: &Node, name: &str, args: &str) -> (Namespace, Attachment) {
@@ -275,11 +277,29 @@ fn deleting_may_come_twice_at_once(#[values(true, false)] with_namespace: bool) 
 
 /// A pin was lost, by whatever hand: nothing refuses to go on.
 #[rstest]
-fn a_lost_pin_is_made_again(#[values("CONFIG", "FLOWS6", "from_pod")] lost: &str) {
-    let node = Node::new();
-    let web = node.add_pod("web");
+fn a_lost_pin_keeps_nothing_of_a_pod_and_is_made_again(
+    #[values("CONFIG", "PORTS", "ENDPOINTS4", "FLOWS6", "NAT_IN4", "HOSTPORTS6", "from_pod")]
+    lost: &str,
+    #[values("alone", "tcx", "chained")] way: &str,
+) {
+    if way == "tcx" && !has_tcx() {
+        return;
+    }
+    let attach = if way == "tcx" { "tcx" } else { "auto" };
+    let node = Node::with(Network::netplug().with("attach", attach));
+    node.outside().listen(PORT);
+    let web = match way {
+        "chained" => node.add_pod_chained("web", "bridge"),
+        _ => node.add_pod("web"),
+    };
+    for ip in Family::BOTH {
+        let outside = (OUTSIDE.ip(ip), PORT).into();
+        web.dial(outside).open(Tcp).unwrap().ask_times(20).unwrap();
+    }
+    assert!(!leftovers::of_pods(node.namespace()).is_empty());
     node.namespace().run(&format!("rm /sys/fs/bpf/netplug/v{LAYOUT}/{lost}"));
     node.del_pod(web);
+    node.assert_no_leftovers();
     let again = node.add_pod("again");
     node.check(&again).unwrap();
     node.del_pod(again);
@@ -309,4 +329,96 @@ fn a_bridge_with_spanning_tree_is_no_reason_to_fail() {
     let node = Node::new();
     node.namespace().run("ip link add cbr0 type bridge stp_state 1 forward_delay 200");
     node.add_pod("web");
+}
+
+/// What the datapath refused, no later ADD asks for again.
+#[test]
+fn a_network_that_is_refused_is_no_burden_to_others() {
+    let node = Node::new();
+    let many = too_many_cidrs(node.network());
+    for name in ["first", "second"] {
+        let error = node.try_add_pod(name, &many.clone().named("many")).unwrap_err();
+        assert!(error.msg.contains("1024"), "{error}");
+    }
+    let web = node.add_pod("web").listening(PORT);
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+/// A configuration that is refused late, once all but the datapath is set up.
+fn too_many_cidrs(network: &Network) -> Network {
+    let cidrs: Vec<_> =
+        (0..1_100).map(|number| format!("11.{}.{}.0/24", number / 256, number % 256)).collect();
+    network.clone().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+}
+
+/// Who made the bridge and fails takes it away again, but not from under who found it there and has no port yet.
+#[test]
+fn an_add_that_fails_takes_no_bridge_from_another_that_begins() {
+    let node = Node::new();
+    let has_bridge = || node.namespace().try_feed("ip link show cbr0", "").status.success();
+    let many = too_many_cidrs(node.network());
+    // Who is between finding the bridge and plugging a port in.
+    let begins = node.namespace().enter(|| Kept::shared().unwrap());
+    std::thread::scope(|scope| {
+        let failing = scope.spawn(|| node.try_add_pod("many", &many).unwrap_err());
+        waits_for(&node, "bridges.lock");
+        assert!(has_bridge());
+        drop(begins);
+        failing.join().unwrap();
+    });
+    assert!(!has_bridge());
+    // And who begins is one of these, as long as it has no port.
+    let removes = node.namespace().run("stat -c %n /run/netplug/bridges.lock");
+    let removes = node.namespace().enter(|| {
+        let file = std::fs::File::open(removes.trim()).unwrap();
+        file.lock().unwrap();
+        file
+    });
+    let web = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| node.add_pod("web"));
+        waits_for(&node, "bridges.lock");
+        assert!(!has_bridge());
+        drop(removes);
+        adding.join().unwrap()
+    });
+    node.check(&web).unwrap();
+    node.del_pod(web);
+    node.finish();
+}
+
+/// An address that had to go from a bridge of another's is back when netplug is off again, or was refused.
+#[rstest]
+fn a_forced_address_gives_way_only_while_pods_are_served(#[values(false, true)] refused: bool) {
+    const OTHER: &str = "10.244.0.9/16";
+    let node = Node::new();
+    node.namespace().feed(
+        "ip -batch -",
+        &format!("link add cbr0 type bridge\naddress add {OTHER} dev cbr0\nlink set cbr0 up\n"),
+    );
+    let addresses = || {
+        let shown = node.namespace().run("ip -oneline address show dev cbr0 scope global");
+        let mut found: Vec<_> = shown
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned))
+            .collect();
+        found.sort();
+        found
+    };
+    let network = node.network().clone().with("forceAddress", true);
+    let web = node.try_add_pod("first", node.network()).unwrap_err();
+    assert!(web.msg.contains(OTHER), "{web}");
+    if refused {
+        node.try_add_pod("web", &too_many_cidrs(&network)).unwrap_err();
+    } else {
+        let web = node.add_pod_to("web", &network);
+        assert!(!addresses().iter().any(|address| address == OTHER), "{:?}", addresses());
+        node.try_add_pod("many", &too_many_cidrs(&network).named("many")).unwrap_err();
+        ping(web.namespace(), GATEWAY.ip(V4), 77, 64, PATIENCE).unwrap();
+        node.del_pod(web);
+        node.netplug("unload");
+    }
+    assert_eq!(addresses(), [OTHER]);
 }

@@ -3,16 +3,20 @@
 use std::process::Command;
 
 use netplug_tests::cast::Family::{V4, V6};
-use netplug_tests::cast::{GATEWAY, pod_cidr};
+use netplug_tests::cast::{GATEWAY, OUTSIDE, SERVICE, pod_cidr};
 use netplug_tests::counters::endpoints;
+use netplug_tests::kernel::has_tcx;
+use netplug_tests::leftovers;
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
+use netplug_tests::rules::{self, Service};
 use netplug_tests::runtime::{Verb, addresses, config};
-use netplug_tests::traffic::Protocol::Tcp;
+use netplug_tests::traffic::Protocol::{self, Tcp};
+use rstest::rstest;
 use serde_json::json;
 
-use crate::scene::{PORT, Scene};
+use crate::scene::PORT;
 
 #[test]
 fn a_pod_gets_an_address_of_each_family_and_a_way_out() {
@@ -33,23 +37,52 @@ fn a_pod_gets_an_address_of_each_family_and_a_way_out() {
     assert_eq!(own[0].addresses.len(), addresses(web.result()).len());
 }
 
-#[test]
-fn deleting_every_pod_leaves_nothing() {
-    let scene = Scene::new(Network::netplug());
-    scene.node.outside().listen(PORT);
-    for ip in [V4, V6] {
-        scene.client.dial(scene.service(ip)).tcp().unwrap().ask_times(50).unwrap();
-        let outside = (netplug_tests::cast::OUTSIDE.ip(ip), PORT).into();
-        scene.client.dial(outside).tcp().unwrap().ask_times(50).unwrap();
+#[rstest]
+fn deleting_every_pod_leaves_nothing(
+    #[values("auto", "tcx", "promoted", "bridge", "ptp")] way: &str,
+) {
+    let is_tcx = ["tcx", "promoted"].contains(&way);
+    if is_tcx && !has_tcx() {
+        return;
     }
-    netplug_tests::rules::clear(scene.node.namespace());
-    scene.node.del_pod(scene.client);
-    scene.node.del_pod(scene.web);
-    assert!(endpoints(&scene.node).is_empty());
+    let attach = if way == "tcx" { "tcx" } else { "auto" };
+    let node = Node::with(Network::netplug().with("attach", attach));
+    let [web, client] = ["web", "client"].map(|name| match way {
+        "bridge" | "ptp" => node.add_pod_chained(name, way),
+        _ => node.add_pod(name),
+    });
+    let web = web.listening(PORT);
+    if way == "promoted" {
+        assert_eq!(node.netplug_json("promote")["promoted"], 2);
+    }
+    node.outside().listen(PORT);
+    for ip in [V4, V6] {
+        rules::serve(node.namespace(), &Service::both(80, &[web.at(ip, PORT)]));
+        for to in [(SERVICE.ip(ip), 80), (OUTSIDE.ip(ip), PORT)] {
+            for protocol in Protocol::BOTH {
+                client.dial(to.into()).open(protocol).unwrap().ask_times(50).unwrap();
+            }
+        }
+        node.outside().dial(web.at(ip, PORT)).open(Tcp).unwrap().ask_times(50).unwrap();
+    }
+    rules::clear(node.namespace());
+    // What is looked for is there.
+    let there = leftovers::of_pods(node.namespace());
+    let mut wanted = vec!["PORTS:", "ENDPOINTS4:", "ENDPOINTS6:", "FLOWS4:", "FLOWS6:"];
+    wanted.extend(["NAT_OUT4:", "NAT_OUT6:", "NAT_IN4:", "NAT_IN6:"]);
+    wanted.extend(is_tcx.then_some("the pin link-"));
+    wanted.extend((way != "ptp").then_some("the neighbour"));
+    wanted.extend((way != "ptp").then_some("the FDB entry"));
+    for kind in wanted {
+        assert!(there.iter().any(|line| line.contains(kind)), "{kind} is not in {there:#?}");
+    }
+    node.del_pod(client);
+    node.del_pod(web);
+    assert!(endpoints(&node).is_empty());
     // Void ones too.
-    let status = scene.node.netplug_json("status");
+    let status = node.netplug_json("status");
     assert_eq!((&status["flows"], &status["mappings"]), (&json!(0), &json!(0)));
-    scene.node.finish();
+    node.finish();
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! A pod goes and another gets its address while a client keeps asking.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use netplug::datapath::{Attach, Datapath, Endpoint, Owner};
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::OUTSIDE;
+use netplug_tests::cast::{OUTSIDE, WEB};
 use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::NAME;
@@ -133,5 +135,54 @@ fn a_pod_is_reached_as_soon_as_it_is_there(#[values(V4, V6)] ip: Family) {
     for number in 0..10 {
         let pod = node.add_pod(&format!("pod-{number}")).listening(PORT);
         client.dial(pod.at(ip, PORT)).ask(Udp, "there?").unwrap();
+    }
+}
+
+/// Whoever gives out addresses, networks with leases of their own or other plugins, may give one out twice.
+#[rstest]
+fn an_address_that_two_ask_for_at_once_goes_to_one(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    node.netplug("load");
+    let add = |name: &str| {
+        node.namespace().run(&format!("ip link add {name} type veth peer name {name}-peer"));
+        let shown = node.namespace().run(&format!("ip -json link show {name}"));
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        Endpoint {
+            ifindex: u32::try_from(shown[0]["ifindex"].as_u64().unwrap()).unwrap(),
+            owner: Owner::of("pods", name, "eth0"),
+            bridge: None,
+            gateway_mac: [2, 0, 0, 0, 0, 1],
+            pod_mac: [2, 0, 0, 0, 0, 2],
+            addresses: vec![WEB.ip(ip)],
+            source_guard: true,
+            attach: Attach::Clsact,
+        }
+    };
+    let both = [add("one"), add("two")];
+    let inside = |work: &(dyn Fn(&Datapath) -> usize + Sync)| {
+        node.namespace().enter(|| work(&Datapath::open().unwrap().unwrap()))
+    };
+    for round in 0..30 {
+        let start = Barrier::new(2);
+        let given: usize = std::thread::scope(|scope| {
+            let register = |endpoint| {
+                let (start, inside) = (&start, &inside);
+                scope.spawn(move || {
+                    inside(&|datapath| {
+                        start.wait();
+                        usize::from(datapath.register(endpoint).is_ok())
+                    })
+                })
+            };
+            let registering = both.each_ref().map(register);
+            registering.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(given, 1, "in round {round}");
+        let holders = inside(&|datapath| {
+            let known = datapath.endpoints().unwrap();
+            both.iter().for_each(|endpoint| drop(datapath.unregister(endpoint.owner).unwrap()));
+            known.iter().map(|endpoint| endpoint.addresses.len()).sum()
+        });
+        assert_eq!(holders, 1, "in round {round}");
     }
 }

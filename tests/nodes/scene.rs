@@ -1,8 +1,10 @@
 //! What most scenarios begin with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 
 use netplug_tests::cast::{Actor, Family, SERVICE};
+use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -55,6 +57,23 @@ pub fn actor(pod: &Pod) -> Actor {
         unreachable!()
     };
     Actor { name: "pod", v4, v6, mac }
+}
+
+/// Returns when somebody waits for a lock of netplug's, by its file's name.
+#[track_caller]
+pub fn waits_for(node: &Node, lock: &str) {
+    let path = format!("/run/netplug/{lock}");
+    let file = node.namespace().enter(|| std::fs::metadata(path)).expect("it was locked before");
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    eventually(SOON, || {
+        // proc_locks(5): who waits has an arrow.
+        let locks = std::fs::read_to_string("/proc/locks").expect("procfs is mounted");
+        let is_waiting = locks.lines().map(|line| line.split_whitespace()).any(|mut words| {
+            words.clone().any(|word| word == "->") && words.any(|word| word == file)
+        });
+        if is_waiting { Ok(()) } else { Err(locks) }
+    });
 }
 
 /// A client, and a web pod with a service of each transport and family.

@@ -3,6 +3,7 @@
 use netplug_common::maps::LAYOUT;
 use netplug_tests::cast::Family::{V4, V6};
 use netplug_tests::cast::OUTSIDE;
+use netplug_tests::namespace::Namespace;
 use serde_json::Value;
 
 use crate::scene::{PORT, Scene, Steering};
@@ -21,6 +22,27 @@ fn bpftool_shows_the_programs_by_name() {
     }
 }
 
+/// The fields by which a reader tells what an entry is about, of keys and values, by a map's name without its family. Numbers
+/// and prefixes are as good as named by their map.
+const FIELDS: [(&str, &str, &str); 16] = [
+    ("CONFIG", "", "epoch"),
+    ("PORTS", "", "pod_mac"),
+    ("UPLINKS", "", "address4"),
+    ("COUNTERS", "", "packets"),
+    ("NAT_STATE", "", "sweep_after"),
+    ("ENDPOINTS", "octets", "ifindex"),
+    ("NON_MASQ", "prefix_len", ""),
+    ("FLOWS", "source_port", "leaves_by"),
+    ("VISITS", "", "entered_by"),
+    ("NAT_OUT", "source_port", "expires_at"),
+    ("NAT_IN", "source_port", "expires_at"),
+    ("HOSTPORTS", "port", "owner"),
+    ("LOCALS", "octets", ""),
+    ("SOCKETS", "cookie", "port"),
+    ("FRAGMENTS", "source", "state"),
+    ("HELD", "", "frame"),
+];
+
 #[test]
 fn bpftool_dumps_every_map_with_named_fields() {
     let scene = Scene::steered(Steering::Learn);
@@ -31,30 +53,44 @@ fn bpftool_dumps_every_map_with_named_fields() {
     }
     let node = scene.node.namespace();
     let folder = format!("/sys/fs/bpf/netplug/v{LAYOUT}");
-    let mut seen = Vec::new();
-    for pin in node.run(&format!("ls {folder}")).lines() {
-        // Programs and links are pinned beside the maps.
-        let dumped = node.try_feed(&format!("bpftool -j map dump pinned {folder}/{pin}"), "");
-        let Ok(Value::Array(entries)) = serde_json::from_slice(&dumped.stdout) else { continue };
-        seen.push(pin.to_owned());
-        let Some(entry) = entries.first() else { continue };
-        assert!(entry["formatted"].is_object(), "{pin} has no BTF: {entry}");
-        let value = &entry["formatted"]["value"];
-        let value = if value.is_null() { &entry["formatted"]["values"][0]["value"] } else { value };
-        // Prefix sets have a number for a value; all else is a struct with named fields.
-        assert!(value.is_object() || pin.starts_with("NON_MASQ"), "{pin}: {value}");
+    let pins = node.run(&format!("ls {folder}"));
+    // Programs and links, which are pinned beside the maps, have small letters.
+    let is_map = |pin: &&str| pin.starts_with(|first: char| first.is_ascii_uppercase());
+    let mut missing = FIELDS.map(|(map, ..)| map).to_vec();
+    for pin in pins.lines().filter(is_map) {
+        let map = pin.trim_end_matches(['4', '6']);
+        let fields = FIELDS.iter().find(|(of, ..)| *of == map);
+        let (_, of_key, of_value) = fields.unwrap_or_else(|| panic!("what are {pin}'s fields?"));
+        missing.retain(|of| *of != map);
+        let at = format!("pinned {folder}/{pin}");
+        let shown = bpftool(node, &format!("map show {at}"));
+        assert!(shown["btf_id"].as_u64().is_some_and(|id| id > 0), "{pin} has no BTF: {shown}");
+        let dump = || bpftool(node, &format!("map dump {at}"));
+        let mut entries = dump();
+        if entries.as_array().is_some_and(Vec::is_empty) {
+            // None came by itself: one of zeros has the same fields.
+            let zeros = |size: &str| "0 ".repeat(shown[size].as_u64().unwrap() as usize);
+            let (key, value) = (zeros("bytes_key"), zeros("bytes_value"));
+            node.run(&format!("bpftool map update {at} key {key} value {value}"));
+            entries = dump();
+        }
+        let entry = &entries[0]["formatted"];
+        let value = if entry["values"].is_array() { &entry["values"][0] } else { entry };
+        for (what, found, field) in
+            [("key", &entry["key"], of_key), ("value", &value["value"], of_value)]
+        {
+            assert!(
+                if field.is_empty() { !found.is_null() } else { !found[field].is_null() },
+                "{pin}: no {field:?} in the {what} {found}"
+            );
+        }
     }
-    for map in [
-        "CONFIG",
-        "PORTS",
-        "ENDPOINTS4",
-        "FLOWS4",
-        "FLOWS6",
-        "VISITS4",
-        "NAT_OUT4",
-        "NAT_IN6",
-        "COUNTERS",
-    ] {
-        assert!(seen.iter().any(|pin| pin == map), "{map} is not among {seen:?}");
-    }
+    assert!(missing.is_empty(), "not among {pins}: {missing:?}");
+}
+
+/// What `bpftool -j` prints.
+#[track_caller]
+fn bpftool(node: &Namespace, line: &str) -> Value {
+    let printed = node.run(&format!("bpftool -j {line}"));
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{line}: {error}: {printed}"))
 }

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod eventually;
 pub mod kernel;
 pub mod ledger;
+pub mod leftovers;
 pub mod mappings;
 pub mod namespace;
 pub mod network;

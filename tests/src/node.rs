@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use serde_json::Value;
 
 use crate::ledger::Inventory;
+use crate::leftovers;
 use crate::namespace::Namespace;
 use crate::network::Network;
 use crate::outside::Outside;
@@ -226,12 +227,20 @@ impl Node {
         self.before.assert_same_but_for_the_datapath(&Inventory::of(&self.namespace));
     }
 
+    /// Asserts that neither the pinned maps nor the kernel's neighbours know of a pod.
+    #[track_caller]
+    pub fn assert_no_leftovers(&self) {
+        let left = leftovers::of_pods(&self.namespace);
+        assert!(left.is_empty(), "pods that are gone left behind:\n{}", left.join("\n"));
+    }
+
     /// Unloads netplug and asserts that the node is as it was before its first pod. Where the reference plugins
     /// have been as well, bridge and sysctls may be theirs, and only the rest is looked at.
     #[track_caller]
     pub fn finish(self) {
         self.assert_clean();
         if self.network.is_ours() {
+            self.assert_no_leftovers();
             self.netplug("unload");
             let after = Inventory::of(&self.namespace);
             if self.mixed.load(Ordering::Relaxed) {

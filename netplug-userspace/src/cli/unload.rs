@@ -1,6 +1,8 @@
 //! `netplug unload`: leave the node as it was.
 
-use anyhow::{Context, bail};
+use std::collections::BTreeSet;
+
+use anyhow::bail;
 use serde_json::json as object;
 
 use super::interface;
@@ -11,22 +13,18 @@ use crate::node::{self, Netlink, neighbour, veth};
 pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
     // From here on no pod is added.
     let lock = Lock::exclusive()?;
-    let endpoints = match Datapath::open() {
-        Ok(Some(datapath)) => datapath.endpoints()?,
-        Ok(None) if !force && is_torn()? => bail!(
-            "some pins below {} are lost, so that nobody can tell which pods are served; an ADD, or `netplug load`, makes \
-             them anew, `netplug unload --force` removes the rest",
-            datapath::directory().display()
-        ),
-        Ok(None) => Vec::new(),
+    let known = Datapath::open_what_is_left()
+        .and_then(|left| left.map_or_else(|| Ok(Vec::new()), |datapath| datapath.endpoints()));
+    let endpoints = match known {
         // Whatever is pinned there, it is to go.
         Err(datapath::Error::Layout { .. }) if force => Vec::new(),
-        Err(error) => return Err(error.into()),
+        known => known?,
     };
-    // Those whose interface vanished without a DEL are nobody's.
-    let served = |endpoint: &&Endpoint| datapath::interface_name(endpoint.ifindex).is_ok();
-    let names: Vec<_> =
-        endpoints.iter().filter(served).map(|endpoint| interface(endpoint.ifindex)).collect();
+    // By the devices too, since pins may be lost. Those whose interface vanished without a DEL are nobody's.
+    let mut served: BTreeSet<u32> = datapath::served()?.into_iter().collect();
+    let is_there = |ifindex: &u32| datapath::interface_name(*ifindex).is_ok();
+    served.extend(endpoints.iter().map(|endpoint| endpoint.ifindex).filter(is_there));
+    let names: Vec<_> = served.iter().map(|ifindex| interface(*ifindex)).collect();
     if !names.is_empty() && !force {
         bail!(
             "{} pods are served, behind {}; DEL them first, or add --force: until they are added anew they reach only one \
@@ -36,6 +34,11 @@ pub fn run(format: Format, force: bool) -> anyhow::Result<()> {
         );
     }
     let netlink = Netlink::open()?;
+    for ifindex in &served {
+        for mac in neighbour::behind(&netlink, *ifindex)? {
+            neighbour::remove_of(&netlink, None, mac)?;
+        }
+    }
     endpoints.iter().try_for_each(|endpoint| forget(&netlink, endpoint))?;
     let pins = datapath::unload(&lock)?.len();
     let restored = node::state::restore()?;
@@ -59,13 +62,4 @@ fn forget(netlink: &Netlink, endpoint: &Endpoint) -> anyhow::Result<()> {
         neighbour::remove_from_bridge(netlink, endpoint.ifindex, endpoint.pod_mac)?;
     }
     Ok(())
-}
-
-/// Whether anything is pinned, where not all is.
-fn is_torn() -> anyhow::Result<bool> {
-    match std::fs::read_dir(datapath::directory()) {
-        Ok(mut pins) => Ok(pins.next().is_some()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).context("cannot list the pins"),
-    }
 }

@@ -1,7 +1,7 @@
 //! ADD: give a pod its interface.
 //!
-//! Alone: 1 lease addresses  2 make the bridge, if it is missing  3 make the veth, its other end in the pod
-//! 4 set up the pod's end  5 plug the host's end in  6 set the node up and load the programs, if that is due
+//! Alone: 1 load the programs, if that is due, and lease addresses  2 make the bridge, if it is missing
+//! 3 make the veth, its other end in the pod  4 set up the pod's end  5 plug the host's end in  6 set the node up
 //! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass  11 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
@@ -16,7 +16,7 @@ use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
 use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings};
-use crate::datapath::{Endpoint, Owner};
+use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
@@ -40,8 +40,10 @@ pub(super) fn run(request: &Request) -> Result<Value, Error> {
             "is missing, and there is no prevResult of a plugin before netplug",
         ));
     };
+    // Kept until what failed is undone: nobody unloads in between.
+    let mut datapath = None;
     let mut rollback = Rollback::default();
-    match alone(request, &config, ipam, &mut rollback) {
+    match alone(request, &config, ipam, &mut datapath, &mut rollback) {
         Ok(reply) => {
             rollback.commit();
             Ok(reply)
@@ -54,6 +56,7 @@ fn alone<'a>(
     request: &'a Request,
     config: &Config,
     ipam: &Ipam,
+    datapath: &mut Option<Datapath>,
     rollback: &mut Rollback<'a>,
 ) -> Result<Value, Error> {
     let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
@@ -69,6 +72,8 @@ fn alone<'a>(
     let netlink = Netlink::open()?;
     let mtu = mtu_of_pods(&netlink, config, &sets)?;
     let uplinks = settings::uplinks(&netlink, config)?;
+    // Before anything is changed that unloading would change back.
+    let datapath = datapath.insert(settings::load(config)?);
 
     let store = Store::new(&ipam.data_dir(), &request.network);
     let leases = store.lease(&sets, &wanted, &request.container, &request.ifname)?;
@@ -83,7 +88,13 @@ fn alone<'a>(
         gateways: &gateways,
         force_address: config.force_address,
     };
-    let (bridge, is_new) = bridge::ensure(&netlink, &wanted)?;
+    let kept = bridge::Kept::shared()?;
+    let mut given = bridge::Given::default();
+    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
+    if !given.is_nothing() {
+        rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
+    }
+    let (bridge, is_new) = ensured?;
     if is_new {
         let name = bridge.name.clone();
         rollback.push(move || Ok(bridge::remove(&Netlink::open()?, &name).map(drop)?));
@@ -124,6 +135,7 @@ fn alone<'a>(
         &host_end.name,
         config.hairpin_mode,
     )?;
+    drop(kept);
     neighbour::add_to_bridge(&netlink, &host_end, pod_mac)?;
 
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
@@ -135,7 +147,7 @@ fn alone<'a>(
         uplinks,
         bridge: Some(&bridge.name),
     };
-    let datapath = settings::prepare_node(&netlink, config, network)?;
+    settings::prepare_node(&netlink, datapath, config, network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {
         ifindex: host_end.index,
@@ -150,7 +162,7 @@ fn alone<'a>(
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
     make_known(&netlink, &bridge, &endpoint, rollback)?;
-    host_ports::open(&netlink, &datapath, &endpoint, &config.host_ports()?)?;
+    host_ports::open(&netlink, datapath, &endpoint, &config.host_ports()?)?;
     veth::await_running(&netlink, &host_end.name)?;
     pod.enter(|netlink| veth::await_running(netlink, &request.ifname))?;
 
@@ -216,7 +228,7 @@ pub(super) struct Names {
     /// Its alias, which people read.
     pub(super) alias: String,
     host_mac: Mac,
-    pod_mac: Mac,
+    pub(super) pod_mac: Mac,
 }
 
 impl Names {

@@ -11,7 +11,7 @@ use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
 use super::{Error, del, host_ports, settings};
-use crate::datapath::{Endpoint, Owner};
+use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, neighbour};
@@ -48,8 +48,10 @@ impl Found {
 pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<Value, Error> {
     let netlink = Netlink::open()?;
     let mut found = find(&netlink, request, previous)?;
+    // Kept until what failed is undone: nobody unloads in between.
+    let datapath = settings::load(config)?;
     let mut rollback = Rollback::default();
-    match join(&netlink, request, config, &mut found, &mut rollback) {
+    match join(&netlink, &datapath, request, config, &mut found, &mut rollback) {
         Ok(()) => {
             rollback.commit();
             Ok(previous.clone())
@@ -60,6 +62,7 @@ pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Resul
 
 fn join(
     netlink: &Netlink,
+    datapath: &Datapath,
     request: &Request,
     config: &Config,
     found: &mut Found,
@@ -84,7 +87,7 @@ fn join(
         uplinks,
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
-    let datapath = settings::prepare_node(netlink, config, network)?;
+    settings::prepare_node(netlink, datapath, config, network)?;
     let endpoint = found.endpoint(request, config);
     datapath.register(&endpoint)?;
     let owner = endpoint.owner;
@@ -92,7 +95,7 @@ fn join(
     if let Some(bridge) = &found.bridge {
         make_known(netlink, bridge, &endpoint, rollback)?;
     }
-    host_ports::open(netlink, &datapath, &endpoint, &config.host_ports()?)
+    host_ports::open(netlink, datapath, &endpoint, &config.host_ports()?)
 }
 
 /// Finds the interface that `previous` speaks of.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Error;
 use super::add::{Names, remove_veth};
 use super::request::Request;
-use crate::datapath::{self, Datapath, Endpoint, Lock, Owner};
+use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner};
 use crate::ipam::{Store, store};
 use crate::node::namespace::Namespace;
 use crate::node::{self, Netlink, neighbour};
@@ -32,14 +32,14 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
     // A build that is being loaded must not put its programs where the old ones are taken off.
     let _lock = Lock::shared().map_err(|error| step(Err(error.into())));
     // What follows is found by the endpoint, so that is forgotten after it.
-    let endpoints = known(owner).unwrap_or_else(|error| {
+    let endpoints = known(request, owner).unwrap_or_else(|error| {
         step(Err(error));
         Vec::new()
     });
     for endpoint in &endpoints {
         step(forget_neighbours(endpoint, is_chained));
     }
-    let forgotten = forget(owner);
+    let forgotten = forget(owner).and_then(|()| forget_unowned(&endpoints));
     let mut is_gone = forgotten.is_ok();
     step(forgotten);
     if !is_chained {
@@ -74,9 +74,34 @@ fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
     })?)
 }
 
-fn known(owner: Owner) -> Result<Vec<Endpoint>, Error> {
+/// What is registered of `owner`. Where PORTS is lost: what the interface tells, by its name or by the runtime's word.
+fn known(request: &Request, owner: Owner) -> Result<Vec<Endpoint>, Error> {
     let Some(datapath) = loaded()? else { return Ok(Vec::new()) };
-    Ok(datapath.endpoints()?.into_iter().filter(|endpoint| endpoint.owner == owner).collect())
+    let mut known = datapath.endpoints()?;
+    known.retain(|endpoint| endpoint.owner == owner);
+    if known.is_empty() && !datapath.is_whole() {
+        let (netlink, names) = (Netlink::open()?, Names::of(request));
+        let interfaces = request.config.pointer("/prevResult/interfaces").and_then(Value::as_array);
+        let named = interfaces.into_iter().flatten().filter_map(|it| it.get("name")?.as_str());
+        let served = datapath::served()?;
+        for name in named.chain([names.host_end.as_str()]) {
+            let Some(link) = netlink.link(name)?.filter(|it| served.contains(&it.index)) else {
+                continue;
+            };
+            let behind = neighbour::behind(&netlink, link.index)?.first().copied();
+            known.push(Endpoint {
+                ifindex: link.index,
+                owner,
+                bridge: link.master,
+                gateway_mac: link.mac,
+                pod_mac: behind.unwrap_or(names.pod_mac),
+                addresses: Vec::new(),
+                source_guard: true,
+                attach: Attach::Auto,
+            });
+        }
+    }
+    Ok(known)
 }
 
 pub(super) fn forget(owner: Owner) -> Result<(), Error> {
@@ -86,9 +111,22 @@ pub(super) fn forget(owner: Owner) -> Result<(), Error> {
     Ok(())
 }
 
-/// The datapath; `None` also where another netplug's is loaded, which knows nothing of what this one would forget.
+/// The same where PORTS is lost, so that nothing there is found by its owner.
+fn forget_unowned(endpoints: &[Endpoint]) -> Result<(), Error> {
+    if let Some(datapath) = loaded()?
+        && !datapath.is_whole()
+    {
+        for endpoint in endpoints {
+            datapath.unregister_interface(endpoint.ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is left of the datapath; `None` also where another netplug's is loaded, which knows nothing of what this one would
+/// forget.
 fn loaded() -> Result<Option<Datapath>, Error> {
-    match Datapath::open() {
+    match Datapath::open_what_is_left() {
         Err(datapath::Error::Layout { .. }) => Ok(None),
         opened => Ok(opened?),
     }
@@ -99,6 +137,10 @@ fn forget_neighbours(endpoint: &Endpoint, is_chained: bool) -> Result<(), Error>
     let Some(bridge) = endpoint.bridge else { return Ok(()) };
     let netlink = Netlink::open()?;
     neighbour::remove(&netlink, bridge, &endpoint.addresses)?;
+    if loaded()?.is_some_and(|datapath| !datapath.is_whole()) {
+        // Not all addresses may be known any more.
+        neighbour::remove_of(&netlink, Some(bridge), endpoint.pod_mac)?;
+    }
     if is_chained {
         neighbour::remove_from_bridge(&netlink, endpoint.ifindex, endpoint.pod_mac)?;
     }

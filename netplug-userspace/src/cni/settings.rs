@@ -46,13 +46,19 @@ pub(super) struct Network<'a> {
     pub(super) bridge: Option<&'a str>,
 }
 
-/// Loads the datapath where that is due, sets the node's sysctls, and tells the datapath its settings. Nobody unloads for as
-/// long as what is returned is kept.
+/// The datapath, loaded where that is due. Nobody unloads for as long as it is kept.
+pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
+    let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
+    Ok(Datapath::open_or_load(flow_cache)?)
+}
+
+/// Sets the node's sysctls, and tells the datapath its settings.
 pub(super) fn prepare_node(
     netlink: &Netlink,
+    datapath: &Datapath,
     config: &Config,
     network: Network<'_>,
-) -> Result<Datapath, Error> {
+) -> Result<(), Error> {
     let revisit = config.revisit()?;
     let masquerade = config.masquerade()?;
     let switches = Switches {
@@ -61,8 +67,6 @@ pub(super) fn prepare_node(
         link_local_ipv6: masquerade.link_local_ipv6,
     };
     let attach = attach(config);
-    let flow_cache = config.flow_cache.unwrap_or(netplug_common::maps::FLOWS);
-    let datapath = Datapath::open_or_load(flow_cache)?;
     // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
         forward(state, &network)?;
@@ -71,21 +75,18 @@ pub(super) fn prepare_node(
             let name = format!("net/netfilter/{timeout}");
             tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
-        state.ask_masquerade(|wishes| {
-            wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
-        })?;
-        let named = config.uplinks.clone();
-        state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?;
+        let mut wishes = state.masquerade().clone();
+        wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
                 config::Steering::Always => Steering::Always,
                 config::Steering::Direct => Steering::Direct,
             },
-            masquerade: state.masquerade().outcome().into(),
+            masquerade: wishes.outcome().into(),
             uplinks: match config.uplinks {
                 Some(_) => network.uplinks,
-                None => with_known(netlink, &datapath, network.uplinks)?,
+                None => with_known(netlink, datapath, network.uplinks)?,
             },
             revisit,
             lifetimes: config.timeouts.lifetimes(),
@@ -93,9 +94,12 @@ pub(super) fn prepare_node(
             learns_tcp: let_tcp_be_learned(state)?,
             local_ports: local_ports()?,
         };
-        Ok::<_, Error>(datapath.apply(&settings)?)
-    })?;
-    Ok(datapath)
+        datapath.apply(&settings)?;
+        // What is refused is not kept, so that it is no other network's burden.
+        state.ask_masquerade(|kept| *kept = wishes)?;
+        let named = config.uplinks.clone();
+        Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
+    })
 }
 
 /// Has the node forward what pods send, and not tell them of shorter ways.

@@ -181,6 +181,20 @@ pub(super) fn attached(ifindex: u32, program: &'static str) -> Result<Option<How
     Ok(found.then_some(How::Clsact))
 }
 
+/// The devices of pods, by what hangs on them and not by the maps, which may be lost.
+pub fn served() -> Result<Vec<u32>, Error> {
+    let mut served = Vec::new();
+    for ifindex in clsact::devices()? {
+        match attached(ifindex, "from_pod") {
+            Ok(Some(_)) => served.push(ifindex),
+            // Gone in the meantime.
+            Ok(None) | Err(Error::Interface { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(served)
+}
+
 /// Takes `program` off a device, however it hangs there. Content if it does not, or the device is gone.
 pub(super) fn detach(ifindex: u32, program: &'static str) -> Result<(), Error> {
     pin::remove(&pin::path(&link_name(ifindex, program)))?;

@@ -10,7 +10,8 @@ use netplug_common::maps::nat::{HOST, MOVED, SPARE};
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
-use super::maps::{Family, entries, remove};
+use super::maps::{Family, entries, entries_left, left, remove};
+use super::pin::Lock;
 use super::{Attach, Datapath, Endpoint, Error, Owner};
 
 impl Datapath {
@@ -18,6 +19,47 @@ impl Datapath {
     /// Fails, changing nothing, if one of its addresses belongs to another live endpoint; forgets those that had its
     /// addresses or its interface index and are gone.
     pub fn register(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        // Who else asks for the same address looks before or after, never in between.
+        let addresses = loop {
+            let addresses = Lock::of_addresses()?;
+            let gone = self.gone_before(endpoint)?;
+            if gone.is_empty() {
+                break addresses;
+            }
+            // Forgetting takes locks of its own, and its time.
+            drop(addresses);
+            for ifindex in gone {
+                if let Some(owner) = self.owner_of(ifindex)?
+                    && owner != endpoint.owner
+                {
+                    self.close_host_ports(owner)?;
+                }
+                self.forget(ifindex)?;
+            }
+        };
+        let port = PodPort {
+            owner: endpoint.owner.0,
+            gateway_mac: endpoint.gateway_mac,
+            pod_mac: endpoint.pod_mac,
+            bridge: endpoint.bridge.unwrap_or(0),
+            flags: if endpoint.source_guard { SOURCE_GUARD } else { 0 },
+            _pad: [0; 4],
+        };
+        let written = self.write_port(endpoint, &port);
+        drop(addresses);
+        let result = written.and_then(|()| {
+            attach(endpoint.ifindex, "to_pod", endpoint.attach, How::Clsact)?;
+            attach(endpoint.ifindex, "from_pod", endpoint.attach, How::Clsact).map(drop)
+        });
+        if result.is_err() {
+            // The first error is the one that tells; what cannot be undone now, DEL finds.
+            let _ = self.forget(endpoint.ifindex);
+        }
+        result
+    }
+
+    /// The interfaces that had its addresses or its index and are gone; an error where one is not.
+    fn gone_before(&self, endpoint: &Endpoint) -> Result<BTreeSet<u32>, Error> {
         let mut gone = BTreeSet::new();
         for address in &endpoint.addresses {
             match self.holder(address)? {
@@ -33,31 +75,7 @@ impl Datapath {
         if self.owner_of(endpoint.ifindex)?.is_some_and(|owner| owner != endpoint.owner) {
             gone.insert(endpoint.ifindex);
         }
-        for ifindex in gone {
-            if let Some(owner) = self.owner_of(ifindex)?
-                && owner != endpoint.owner
-            {
-                self.close_host_ports(owner)?;
-            }
-            self.forget(ifindex)?;
-        }
-        let port = PodPort {
-            owner: endpoint.owner.0,
-            gateway_mac: endpoint.gateway_mac,
-            pod_mac: endpoint.pod_mac,
-            bridge: endpoint.bridge.unwrap_or(0),
-            flags: if endpoint.source_guard { SOURCE_GUARD } else { 0 },
-            _pad: [0; 4],
-        };
-        let result = self.write_port(endpoint, &port).and_then(|()| {
-            attach(endpoint.ifindex, "to_pod", endpoint.attach, How::Clsact)?;
-            attach(endpoint.ifindex, "from_pod", endpoint.attach, How::Clsact).map(drop)
-        });
-        if result.is_err() {
-            // The first error is the one that tells; what cannot be undone now, DEL finds.
-            let _ = self.forget(endpoint.ifindex);
-        }
-        result
+        Ok(gone)
     }
 
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
@@ -120,11 +138,11 @@ impl Datapath {
     }
 
     /// Detaches from every endpoint of `owner`, voids all learned flows, and removes its entries. Call before the veth is
-    /// removed. Content when there is nothing. Returns the interface indexes that had been registered.
+    /// removed. Content when there is nothing, and with what is left of the maps. Returns the interface indexes that had been registered.
     pub fn unregister(&self, owner: Owner) -> Result<Vec<u32>, Error> {
         // First, so that no call comes in any more.
         self.close_host_ports(owner)?;
-        let ports = entries(&self.maps.ports()?, "PORTS")?;
+        let ports = entries_left(self.maps.ports(), "PORTS")?;
         let mine: Vec<u32> = ports
             .into_iter()
             .filter(|(_, port)| port.owner == owner.0)
@@ -136,6 +154,11 @@ impl Datapath {
         Ok(mine)
     }
 
+    /// The same for one interface, where PORTS is lost and nobody else knows whose it is.
+    pub fn unregister_interface(&self, ifindex: u32) -> Result<(), Error> {
+        self.forget(ifindex)
+    }
+
     /// Detaches from `ifindex` and removes every map entry that leads there or comes from there: the index and its pod's
     /// addresses may be given to another pod.
     ///
@@ -143,20 +166,22 @@ impl Datapath {
     /// epoch ends, so that nothing is learned of what is in the host's hands. PORTS goes last: by it a DEL that was killed
     /// half way finds here again.
     fn forget(&self, ifindex: u32) -> Result<(), Error> {
+        let addresses = Lock::of_addresses()?;
         self.forget_addresses::<V4>(ifindex)?;
         self.forget_addresses::<V6>(ifindex)?;
+        drop(addresses);
         detach_endpoint(ifindex)?;
-        self.bump_epoch()?;
+        left(self.bump_epoch())?;
         self.forget_flows::<V4>(ifindex)?;
         self.forget_flows::<V6>(ifindex)?;
-        remove(&mut self.maps.ports()?, &ifindex, "PORTS")
+        left(self.maps.ports())?.map_or(Ok(()), |mut ports| remove(&mut ports, &ifindex, "PORTS"))
     }
 
     fn forget_addresses<V: Family>(&self, ifindex: u32) -> Result<(), Error>
     where
         V::Address: Pod,
     {
-        let mut endpoints = self.maps.endpoints::<V>()?;
+        let Some(mut endpoints) = left(self.maps.endpoints::<V>())? else { return Ok(()) };
         for (address, entry) in entries(&endpoints, V::ENDPOINTS)? {
             if entry.ifindex == ifindex {
                 remove(&mut endpoints, &address, V::ENDPOINTS)?;
@@ -171,46 +196,52 @@ impl Datapath {
     where
         V::Address: Pod,
     {
-        let endpoints = entries(&self.maps.endpoints::<V>()?, V::ENDPOINTS)?;
+        if let Some(mut flows) = left(self.maps.flows::<V>())? {
+            for (tuple, flow) in entries(&flows, V::FLOWS)? {
+                if flow.entered_by == ifindex || flow.leaves_by == ifindex {
+                    remove(&mut flows, &tuple, V::FLOWS)?;
+                }
+            }
+        }
+        // Where nobody can tell which these are, all mappings go: a packet of a pod's takes the same port again.
+        let endpoints = entries_left(self.maps.endpoints::<V>(), V::ENDPOINTS)?;
         let pods: HashSet<_> = endpoints.into_iter().map(|(address, _)| address).collect();
-        let mut flows = self.maps.flows::<V>()?;
-        for (tuple, flow) in entries(&flows, V::FLOWS)? {
-            if flow.entered_by == ifindex || flow.leaves_by == ifindex {
-                remove(&mut flows, &tuple, V::FLOWS)?;
+        if let Some(mut nat_out) = left(self.maps.nat_out::<V>())? {
+            for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
+                if mapping.kind != MOVED && !pods.contains(&tuple.source) {
+                    remove(&mut nat_out, &tuple, V::NAT_OUT)?;
+                }
             }
         }
-        let mut nat_out = self.maps.nat_out::<V>()?;
-        for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
-            if mapping.kind != MOVED && !pods.contains(&tuple.source) {
-                remove(&mut nat_out, &tuple, V::NAT_OUT)?;
+        if let Some(mut nat_in) = left(self.maps.nat_in::<V>())? {
+            for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
+                let pod = match mapping.kind {
+                    HOST | MOVED => continue,
+                    SPARE => &tuple.destination,
+                    _ => &mapping.address,
+                };
+                if !pods.contains(pod) {
+                    remove(&mut nat_in, &tuple, V::NAT_IN)?;
+                }
             }
         }
-        let mut nat_in = self.maps.nat_in::<V>()?;
-        for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
-            let pod = match mapping.kind {
-                HOST | MOVED => continue,
-                SPARE => &tuple.destination,
-                _ => &mapping.address,
-            };
-            if !pods.contains(pod) {
-                remove(&mut nat_in, &tuple, V::NAT_IN)?;
-            }
-        }
-        let epoch = self.config()?.epoch;
-        let mut visits = self.maps.visits::<V>()?;
-        for (hash, visit) in entries(&visits, V::VISITS)? {
-            if visit.epoch != epoch {
-                remove(&mut visits, &hash, V::VISITS)?;
+        // Nor is anything lost with a visit, where the epoch is.
+        let epoch = left(self.config())?.map(|config| config.epoch);
+        if let Some(mut visits) = left(self.maps.visits::<V>())? {
+            for (hash, visit) in entries(&visits, V::VISITS)? {
+                if epoch != Some(visit.epoch) {
+                    remove(&mut visits, &hash, V::VISITS)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The endpoints that are registered.
+    /// The endpoints that are registered, as far as what is left of the maps tells.
     pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
-        let v4 = entries(&self.maps.endpoints::<V4>()?, V4::ENDPOINTS)?;
-        let v6 = entries(&self.maps.endpoints::<V6>()?, V6::ENDPOINTS)?;
-        let mut endpoints: Vec<_> = entries(&self.maps.ports()?, "PORTS")?
+        let v4 = entries_left(self.maps.endpoints::<V4>(), V4::ENDPOINTS)?;
+        let v6 = entries_left(self.maps.endpoints::<V6>(), V6::ENDPOINTS)?;
+        let mut endpoints: Vec<_> = entries_left(self.maps.ports(), "PORTS")?
             .into_iter()
             .map(|(ifindex, port)| {
                 let of4 = v4.iter().filter(|(_, entry)| entry.ifindex == ifindex);

@@ -8,7 +8,7 @@ use netplug_common::maps::config::HOST_PORTS;
 use netplug_common::maps::host_port::{HostPort as Key, Target};
 use netplug_common::tuple::Port;
 
-use super::maps::{Family, entries, remove};
+use super::maps::{Family, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Datapath, Error, Owner, sockets};
 
@@ -180,13 +180,13 @@ impl Datapath {
     fn remove_host_ports(&self, lock: &Lock, owner: Owner) -> Result<(), Error> {
         let removed = self.remove_of::<V4>(owner)? + self.remove_of::<V6>(owner)?;
         if removed > 0 && self.host_ports()?.is_empty() {
-            self.change(lock, |config| config.flags &= !HOST_PORTS)?;
+            left(self.change(lock, |config| config.flags &= !HOST_PORTS))?;
         }
         Ok(())
     }
 
     fn remove_of<V: Form>(&self, owner: Owner) -> Result<usize, Error> {
-        let mut map = self.maps.host_ports::<V>()?;
+        let Some(mut map) = left(self.maps.host_ports::<V>())? else { return Ok(0) };
         let mut removed = 0;
         for (key, target) in entries(&map, V::HOST_PORTS)? {
             if target.owner == owner.0.to_ne_bytes() {
@@ -206,7 +206,7 @@ impl Datapath {
     }
 
     fn host_ports_of<V: Form>(&self) -> Result<Vec<(Owner, HostPort)>, Error> {
-        let entries = entries(&self.maps.host_ports::<V>()?, V::HOST_PORTS)?;
+        let entries = entries_left(self.maps.host_ports::<V>(), V::HOST_PORTS)?;
         let port = |(key, target): (Key<V>, Target<V>)| {
             let port = HostPort {
                 protocol: key.protocol,

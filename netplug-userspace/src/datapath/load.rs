@@ -7,7 +7,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 
-use super::attach::PROGRAMS;
+use super::attach::{PROGRAMS, served};
 use super::{Datapath, Error, maps, pin, sockets};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netplug.bpf.o"));
@@ -57,6 +57,12 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
     }
     pin::prepare()?;
     maps::refuse_other_shapes()?;
+    if let Some(map) = maps::torn() {
+        let pods = served()?.len();
+        if pods > 0 {
+            return Err(Error::Torn { map, pods });
+        }
+    }
     let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pin::path(name))).collect();
     let (level_number, keeps_type) = (level.number(), u8::from(peer_keeps_type()));
     let mut loader = EbpfLoader::new();

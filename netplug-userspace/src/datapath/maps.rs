@@ -91,12 +91,39 @@ impl Family for V6 {
     type Octets = [u8; 16];
 }
 
+/// Those that nobody can make up once they are lost: which pods there are, and how the node is set.
+const IRREPLACEABLE: [&str; 4] = ["CONFIG", "PORTS", "ENDPOINTS4", "ENDPOINTS6"];
+
+/// One that is lost while others are there, and cannot be made up.
+pub(super) fn torn() -> Option<&'static str> {
+    let is_there = |name: &&str| pin::path(name).exists();
+    if !NAMES.iter().any(&is_there) {
+        return None;
+    }
+    IRREPLACEABLE.into_iter().find(|name| !is_there(name))
+}
+
 fn open(map: &'static str) -> Result<Map, Error> {
-    MapData::from_pin(pin::path(map)).and_then(Map::from_map_data).map_err(|source| Error::Map {
-        verb: "open",
-        map,
-        source,
+    let path = pin::path(map);
+    MapData::from_pin(&path).and_then(Map::from_map_data).map_err(|source| {
+        if path.exists() { Error::Map { verb: "open", map, source } } else { Error::Lost { map } }
     })
+}
+
+/// What is left, where a map's pin may be lost.
+pub(super) fn left<M>(opened: Result<M, Error>) -> Result<Option<M>, Error> {
+    match opened {
+        Err(Error::Lost { .. }) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// The entries of what is left.
+pub(super) fn entries_left<K: Pod, V: Pod>(
+    opened: Result<Table<K, V>, Error>,
+    map: &'static str,
+) -> Result<Vec<(K, V)>, Error> {
+    left(opened)?.map_or_else(|| Ok(Vec::new()), |table| entries(&table, map))
 }
 
 /// A size that differs is another layout; all else is the kernel's word.

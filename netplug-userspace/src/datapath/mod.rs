@@ -24,7 +24,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 
 use crate::digest;
 
-pub use attach::{How, PROGRAMS, interface_name};
+pub use attach::{How, PROGRAMS, interface_name, served};
 pub use host_ports::HostPort;
 pub use load::{LogLevel, load, object, run_logger};
 pub use pin::{Lock, directory, unload};
@@ -83,6 +83,25 @@ pub enum Error {
         map: &'static str,
         /// What the kernel said.
         source: aya::maps::MapError,
+    },
+    /// A map's pin is gone.
+    #[error(
+        "the pin of the map {map} is lost; run `netplug unload --force`, then add the pods anew"
+    )]
+    Lost {
+        /// Which.
+        map: &'static str,
+    },
+    /// A map that cannot be made up is lost under pods.
+    #[error(
+        "the pin of the map {map} is lost while {pods} pods are served; DEL those, or run `netplug unload --force`, then add \
+         them anew"
+    )]
+    Torn {
+        /// Which.
+        map: &'static str,
+        /// How many there are.
+        pods: usize,
     },
     /// A pinned map has another shape than these programs expect.
     #[error(
@@ -309,6 +328,22 @@ impl Datapath {
             lock = Lock::shared()?;
         }
         Ok(Self { maps: maps::Maps::open()?, _lock: Some(lock) })
+    }
+
+    /// Opens what is left of the pinned datapath, for who takes pods or all of it away; `None` where nothing is. What asks for a
+    /// map that is lost finds it empty where its doc says so, and else fails.
+    pub fn open_what_is_left() -> Result<Option<Self>, Error> {
+        if !maps::NAMES.iter().any(|name| pin::path(name).exists()) {
+            return Ok(None);
+        }
+        maps::left(maps::Maps::open())?;
+        Ok(Some(Self { maps: maps::Maps, _lock: None }))
+    }
+
+    /// Whether all of it is there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        pin::is_loaded()
     }
 
     /// Opens the pinned datapath; `None` where there is none, or not all of it.

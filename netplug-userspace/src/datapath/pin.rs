@@ -12,6 +12,7 @@ use super::{Error, clsact, maps};
 const BPFFS: &str = "/sys/fs/bpf";
 const LOADING: &str = "/run/netplug/load.lock";
 const SETTINGS: &str = "/run/netplug/settings.lock";
+const ADDRESSES: &str = "/run/netplug/addresses.lock";
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -62,6 +63,12 @@ impl Lock {
     /// For who reads CONFIG or UPLINKS and writes back what it made of them.
     pub(super) fn of_settings() -> Result<Self, Error> {
         Self::take(SETTINGS, File::lock)
+    }
+
+    /// For who looks whose an address is and then writes or removes it. Held for as long as that takes, and while no other lock
+    /// is waited for.
+    pub(super) fn of_addresses() -> Result<Self, Error> {
+        Self::take(ADDRESSES, File::lock)
     }
 
     fn take(path: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, Error> {

@@ -1,16 +1,20 @@
 //! The bridge. Its MAC is fixed when it is made: a bridge without one takes its lowest port's, and changes it as ports
 //! come and go.
 
+use std::fs::File;
+use std::io;
+
 use ipnetwork::IpNetwork;
 use rtnetlink::{LinkBridge, LinkUnspec};
 
 use super::link::Link;
 use super::netlink::{exists, refused};
-use super::{Error, Mac, Netlink, state, sysctl};
+use super::{Error, Mac, Netlink, state, sysctl, veth};
 use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
 const ALIAS: &str = "netplug ";
+const LOCK: &str = "bridges.lock";
 
 /// What a bridge is to be.
 pub struct Wanted<'a> {
@@ -26,8 +30,69 @@ pub struct Wanted<'a> {
     pub force_address: bool,
 }
 
-/// Finds the bridge or makes it, and gives it its gateways. Also returns whether it was made.
-pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<(Link, bool), Error> {
+/// Keeps bridges from being removed until it is dropped: for who finds one that has no port yet, until it has.
+pub struct Kept(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Kept {
+    /// Beside others who keep them.
+    pub fn shared() -> Result<Self, Error> {
+        Self::take(File::lock_shared)
+    }
+
+    /// For who removes one.
+    fn alone() -> Result<Self, Error> {
+        Self::take(File::lock)
+    }
+
+    fn take(lock: fn(&File) -> io::Result<()>) -> Result<Self, Error> {
+        let fail = |source| Error::System { verb: "lock", object: LOCK.into(), source };
+        let file = state::lock_file(LOCK).map_err(fail)?;
+        lock(&file).map_err(fail)?;
+        Ok(Self(file))
+    }
+}
+
+/// Addresses that a bridge was given, and those that it had to give up for them.
+#[derive(Debug, Default)]
+pub struct Given {
+    bridge: u32,
+    new: Vec<IpNetwork>,
+    instead_of: Vec<IpNetwork>,
+}
+
+impl Given {
+    /// Whether the bridge is as it was.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.new.is_empty() && self.instead_of.is_empty()
+    }
+
+    /// Takes them back, for an ADD that failed; not where netplug's pods have come to the bridge meanwhile, whose gateways they
+    /// are. Content where the bridge is gone.
+    pub fn take_back(&self, netlink: &Netlink) -> Result<(), Error> {
+        let _kept = Kept::alone()?;
+        let Some(bridge) = netlink.link_of_index(self.bridge)? else { return Ok(()) };
+        let is_pods = |link: &Link| link.master == Some(bridge.index) && veth::is_ours(link);
+        if netlink.links()?.iter().any(is_pods) {
+            return Ok(());
+        }
+        for address in &self.new {
+            netlink.remove_address(&bridge, *address)?;
+        }
+        for address in &self.instead_of {
+            netlink.add_address(&bridge, *address)?;
+        }
+        state::with(|state| state.took_back(&bridge, &self.new, &self.instead_of))
+    }
+}
+
+/// Finds the bridge or makes it, and gives it its gateways, which `given` then tells, also if something fails. Also returns
+/// whether it was made.
+pub fn ensure(
+    netlink: &Netlink,
+    wanted: &Wanted<'_>,
+    given: &mut Given,
+) -> Result<(Link, bool), Error> {
     let name = wanted.name;
     let mac = mac_of(name, wanted.gateways.first());
     let mut bridge = netlink.link(name)?;
@@ -48,7 +113,7 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>) -> Result<(Link, bool), Er
         sysctl::of_device(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
     let is_ours = is_missing || is_unnamed || is_ours(&bridge);
-    give_addresses(netlink, &bridge, wanted, is_ours)?;
+    give_addresses(netlink, &bridge, wanted, is_ours, given)?;
     if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
         if is_unnamed {
@@ -89,7 +154,9 @@ fn give_addresses(
     bridge: &Link,
     wanted: &Wanted<'_>,
     is_ours: bool,
+    given: &mut Given,
 ) -> Result<(), Error> {
+    given.bridge = bridge.index;
     let has = netlink.addresses(bridge.index)?;
     let mut missing = Vec::new();
     for gateway in wanted.gateways.iter().filter(|gateway| !has.contains(gateway)) {
@@ -112,6 +179,10 @@ fn give_addresses(
     }
     for (gateway, found) in missing {
         if let Some(found) = found {
+            if !is_ours {
+                state::with(|state| state.takes(bridge, found))?;
+            }
+            given.instead_of.push(found);
             netlink.remove_address(bridge, found)?;
         }
         let disable = format!("net/ipv6/conf/{}/disable_ipv6", wanted.name);
@@ -128,7 +199,9 @@ fn give_addresses(
                 state.gives(bridge, gateway)
             })?;
         }
-        netlink.add_address(bridge, gateway)?;
+        if netlink.add_address(bridge, gateway)? {
+            given.new.push(gateway);
+        }
     }
     Ok(())
 }
@@ -144,6 +217,7 @@ fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> 
 
 /// Removes a bridge, if netplug made it and it has no ports. Returns whether it did.
 pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
+    let _kept = Kept::alone()?;
     let Some(bridge) = netlink.link(name)? else { return Ok(false) };
     if !is_ours(&bridge) || netlink.links()?.iter().any(|link| link.master == Some(bridge.index)) {
         return Ok(false);

@@ -69,6 +69,22 @@ pub fn remove(netlink: &Netlink, index: u32, addresses: &[IpAddr]) -> Result<(),
     Ok(())
 }
 
+/// Forgets the neighbours that a bridge, or any interface, was told are at `mac`, for who does not know their addresses.
+pub fn remove_of(netlink: &Netlink, bridge: Option<u32>, mac: Mac) -> Result<(), Error> {
+    for (index, address, known) in permanent(netlink)? {
+        if known == mac && bridge.is_none_or(|bridge| bridge == index) {
+            remove(netlink, index, &[address])?;
+        }
+    }
+    Ok(())
+}
+
+/// What the bridge was told to be behind a port.
+pub fn behind(netlink: &Netlink, port: u32) -> Result<Vec<Mac>, Error> {
+    let known = on_bridges(netlink)?.into_iter();
+    Ok(known.filter(|(index, _)| *index == port).map(|(_, mac)| mac).collect())
+}
+
 fn delete(
     netlink: &Netlink,
     message: NeighbourMessage,

@@ -27,6 +27,8 @@ pub struct State {
     bridges: BTreeSet<u32>,
     /// Addresses that netplug gave to others' bridges, by their index.
     addresses: BTreeSet<(u32, IpNetwork)>,
+    /// Addresses of others' bridges that had to go, by the bridge's index.
+    taken: BTreeSet<(u32, IpNetwork)>,
     #[serde(flatten)]
     masquerade: masquerade::Wishes,
     uplinks: UplinkChoice,
@@ -106,6 +108,34 @@ impl State {
         save(self)
     }
 
+    /// Keeps that netplug takes an address from another's bridge, before it does. One that netplug gave is nobody's loss.
+    pub fn takes(&mut self, bridge: &Link, address: IpNetwork) -> Result<(), Error> {
+        if !self.addresses.remove(&(bridge.index, address)) {
+            self.taken.insert((bridge.index, address));
+        }
+        save(self)
+    }
+
+    /// Keeps that a bridge has `old` again and `new` no more. `old` that nobody lost was netplug's.
+    pub fn took_back(
+        &mut self,
+        bridge: &Link,
+        new: &[IpNetwork],
+        old: &[IpNetwork],
+    ) -> Result<(), Error> {
+        let before = self.clone();
+        let mut were_anothers = false;
+        for address in new {
+            were_anothers |= self.addresses.remove(&(bridge.index, *address));
+        }
+        for address in old {
+            if !self.taken.remove(&(bridge.index, *address)) && were_anothers {
+                self.addresses.insert((bridge.index, *address));
+            }
+        }
+        if *self == before { Ok(()) } else { save(self) }
+    }
+
     /// What is asked of masquerade.
     #[must_use]
     pub fn masquerade(&self) -> &masquerade::Wishes {
@@ -148,7 +178,7 @@ pub fn with<T, E: From<Error>>(change: impl FnOnce(&mut State) -> Result<T, E>) 
     change(&mut read()?)
 }
 
-/// Puts back what was kept: sysctls as they were, others' bridges without our addresses, bridges of ours gone where they have
+/// Puts back what was kept: sysctls as they were, others' bridges with their addresses and without ours, bridges of ours gone where they have
 /// no ports. Returns what was done.
 pub fn restore() -> Result<Vec<String>, Error> {
     let _lock = lock()?;
@@ -172,6 +202,12 @@ pub fn restore() -> Result<Vec<String>, Error> {
             done.push(format!("{} has {address} no more", bridge.name));
         }
     }
+    for (index, address) in &state.taken {
+        if let Some(bridge) = netlink.link_of_index(*index)? {
+            netlink.add_address(&bridge, *address)?;
+            done.push(format!("{} has {address} again", bridge.name));
+        }
+    }
     for link in netlink.links()?.iter().filter(|link| link.is_bridge()) {
         if bridge::remove(&netlink, &link.name)? {
             done.push(format!("the bridge {} is gone", link.name));
@@ -188,15 +224,15 @@ fn fail(verb: &'static str, source: io::Error) -> Error {
 }
 
 fn lock() -> Result<File, Error> {
-    fs::create_dir_all(FOLDER).map_err(|source| fail("make the folder of", source))?;
-    let lock = Path::new(FOLDER).join("node.lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(lock)
-        .map_err(|source| fail("lock", source))?;
+    let file = lock_file("node.lock").map_err(|source| fail("lock", source))?;
     file.lock().map_err(|source| fail("lock", source))?;
     Ok(file)
+}
+
+/// A file that is there to be locked.
+pub(super) fn lock_file(name: &str) -> io::Result<File> {
+    fs::create_dir_all(FOLDER)?;
+    File::options().create(true).append(true).open(Path::new(FOLDER).join(name))
 }
 
 fn read() -> Result<State, Error> {

@@ -6,7 +6,7 @@ mod nftables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use firewall::{allow, forbid};
+pub use firewall::{allow, forbid, forbidden};
 pub use iptables::kube_proxy;
 pub use nftables::kube_proxy_nftables;
 
