@@ -334,3 +334,14 @@ fn masquerade_leaves_the_port_alone(
     let mut talk = scene.client.dial(to).from_port(HOST_PORT).open(protocol).unwrap();
     assert_ne!(talk.ask("by which?").unwrap().client.port(), HOST_PORT);
 }
+
+/// No DEL has come for it, and none will.
+#[test]
+fn a_pod_that_is_gone_keeps_no_port() {
+    let Scene { node, web, .. } = Scene::steered(Learn);
+    node.namespace().run(&format!("ip link del {}", web.host_end()));
+    let heir = node.add_pod_to("heir", &both(Learn.network())).listening(PORT);
+    let dial = node.outside().dial(at(NODE_1.ip(V4)));
+    let answer = dial.tcp().unwrap().ask("who?").unwrap();
+    assert_eq!((answer.server.as_str(), heir.name()), ("heir", "heir"));
+}

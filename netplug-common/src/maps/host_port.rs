@@ -1,6 +1,6 @@
 //! HOSTPORTS4, HOSTPORTS6: ports of the node that lead to a pod. LOCALS4, LOCALS6: the node's addresses, for the node's own
 //! processes.
-//! Shape    HOSTPORTS: hash, HostPort → Target, 16,384 entries each. LOCALS: hash, address → (), 1,024 entries each
+//! Shape    HOSTPORTS: hash, HostPort → Target, 16,384 entries each. LOCALS: hash, address → (), 16,384 entries each
 //! Writes   userspace: ADD and DEL, after the endpoint is registered and before it is forgotten; LOCALS also `netplug watch`
 //! Reads    `from_uplink` and `from_pod` on a miss, the socket hooks; only where CONFIG says that there are any
 //! Ends     with DEL

@@ -47,7 +47,7 @@ pub const HELD: u32 = 128;
 /// Entries of each HOSTPORTS map.
 pub const HOST_PORTS: u32 = 16_384;
 /// Entries of each LOCALS map: addresses of the node.
-pub const LOCALS: u32 = 1_024;
+pub const LOCALS: u32 = 16_384;
 /// Entries of each SOCKETS map: sockets of the node's processes that call HostPorts.
 pub const SOCKETS: u32 = 65_536;
 /// Entries of PORTS: endpoints of a node.

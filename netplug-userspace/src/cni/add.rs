@@ -71,7 +71,7 @@ fn alone<'a>(
     let pod_mac = config.wanted_mac()?.or(request.mac).unwrap_or(names.pod_mac);
     let netlink = Netlink::open()?;
     let mtu = mtu_of_pods(&netlink, config, &sets)?;
-    let uplinks = settings::uplinks(&netlink, config)?;
+    settings::check_uplinks(&netlink, config)?;
     // Before anything is changed that unloading would change back.
     let datapath = datapath.insert(settings::load(config)?);
 
@@ -141,12 +141,8 @@ fn alone<'a>(
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
-    let network = settings::Network {
-        name: &request.network,
-        pods: &networks,
-        uplinks,
-        bridge: Some(&bridge.name),
-    };
+    let network =
+        settings::Network { name: &request.network, pods: &networks, bridge: Some(&bridge.name) };
     settings::prepare_node(&netlink, datapath, config, network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {

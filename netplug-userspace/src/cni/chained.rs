@@ -68,7 +68,7 @@ fn join(
     found: &mut Found,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
-    let uplinks = settings::uplinks(netlink, config)?;
+    settings::check_uplinks(netlink, config)?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
         neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
@@ -84,7 +84,6 @@ fn join(
     let network = settings::Network {
         name: &request.network,
         pods: &networks,
-        uplinks,
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
     settings::prepare_node(netlink, datapath, config, network)?;

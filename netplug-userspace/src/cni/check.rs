@@ -58,6 +58,9 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
             wrong.extend(datapath.check(&endpoint)?);
             let open = datapath.host_ports()?;
             let wanted = host_ports::of_pod(&config.host_ports()?, &endpoint.addresses)?;
+            if !wanted.is_empty() && !datapath.serves_host_ports()? {
+                wrong.push("HostPorts are not served".into());
+            }
             for port in wanted.iter().filter(|port| !open.contains(&(endpoint.owner, **port))) {
                 wrong.push(format!("HostPort {port} is not open"));
             }

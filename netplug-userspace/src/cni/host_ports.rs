@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::datapath::{Datapath, Endpoint, HostPort};
-use crate::node::Netlink;
+use crate::node::{Netlink, state};
 use crate::protocol;
 use crate::settings::uplinks;
 
@@ -144,7 +144,11 @@ pub(super) fn open(
             SocketAddr::new(port.address, port.port)
         );
     }
-    Ok(datapath.open_host_ports(endpoint.owner, &ports, &uplinks::locals(netlink)?)?)
+    // Nobody writes an older list of the node's addresses over a newer one.
+    state::with(|_| {
+        let locals = uplinks::locals(netlink)?;
+        Ok::<_, Error>(datapath.open_host_ports(endpoint.owner, &ports, &locals)?)
+    })
 }
 
 /// Whether a socket of the node's has the port: then it cannot be bound. Anything else that fails is no sign of one.

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use super::config::{self, Config};
-use crate::datapath::{Attach, Datapath, Settings, Steering, Uplink};
+use crate::datapath::{Attach, Datapath, Settings, Steering};
 use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
@@ -19,8 +19,8 @@ pub(super) fn attach(config: &Config) -> Attach {
     }
 }
 
-/// The uplinks that the configuration names, or those of default routes.
-pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Vec<Uplink>, Error> {
+/// Looks whether the uplinks that the configuration names are there, before anything is changed; warns of what is none.
+pub(super) fn check_uplinks(netlink: &Netlink, config: &Config) -> Result<(), Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
         eprintln!(
@@ -32,7 +32,7 @@ pub(super) fn uplinks(netlink: &Netlink, config: &Config) -> Result<Vec<Uplink>,
             "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
         );
     }
-    Ok(found.into_iter().map(told).collect())
+    Ok(())
 }
 
 /// What a network's configuration means for the node.
@@ -40,8 +40,6 @@ pub(super) struct Network<'a> {
     pub(super) name: &'a str,
     /// Where its pods are; never masqueraded to.
     pub(super) pods: &'a [IpNetwork],
-    /// As [`uplinks`] found them.
-    pub(super) uplinks: Vec<Uplink>,
     /// The device that packets are routed back out of.
     pub(super) bridge: Option<&'a str>,
 }
@@ -77,6 +75,9 @@ pub(super) fn prepare_node(
         }
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
+        // Found again: since the ADD began they may have changed, and been written by who watches.
+        let (found, _) = uplink::find(netlink, config.uplinks.as_deref())?;
+        let found = found.into_iter().map(told).collect();
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
@@ -85,8 +86,8 @@ pub(super) fn prepare_node(
             },
             masquerade: wishes.outcome().into(),
             uplinks: match config.uplinks {
-                Some(_) => network.uplinks,
-                None => with_known(netlink, datapath, network.uplinks)?,
+                Some(_) => found,
+                None => with_known(netlink, datapath, found)?,
             },
             revisit,
             lifetimes: config.timeouts.lifetimes(),

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Pod;
+use aya::maps::MapError;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::HOST_PORTS;
 use netplug_common::maps::host_port::{HostPort as Key, Target};
 use netplug_common::tuple::Port;
 
+use super::attach::interface_name;
 use super::maps::{Family, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Datapath, Error, Owner, sockets};
@@ -95,10 +97,14 @@ impl Datapath {
         let lock = Lock::of_settings()?;
         let known = self.host_ports()?;
         for port in ports {
-            let holder =
-                known.iter().find(|(holder, open)| *holder != owner && open.clashes_with(port));
-            if let Some((_, open)) = holder {
-                return Err(Error::HostPortTaken { wanted: *port, open: *open });
+            let clashing =
+                known.iter().filter(|(holder, open)| *holder != owner && open.clashes_with(port));
+            for (holder, open) in clashing {
+                if self.is_there(*holder)? {
+                    return Err(Error::HostPortTaken { wanted: *port, open: *open });
+                }
+                // Gone without a DEL.
+                self.remove_host_ports(&lock, *holder)?;
             }
         }
         self.write_locals::<V4>(locals)?;
@@ -124,6 +130,32 @@ impl Datapath {
         result
     }
 
+    /// Whether an endpoint of `owner` is registered whose interface is there.
+    fn is_there(&self, owner: Owner) -> Result<bool, Error> {
+        let ports = entries(&self.maps.ports()?, "PORTS")?;
+        let mut mine = ports.into_iter().filter(|(_, port)| port.owner == owner.0);
+        Ok(mine.any(|(ifindex, _)| interface_name(ifindex).is_ok()))
+    }
+
+    /// Whether the programs look for HostPorts.
+    pub fn serves_host_ports(&self) -> Result<bool, Error> {
+        Ok(self.config()?.flags & HOST_PORTS != 0 && sockets::are_attached())
+    }
+
+    /// Has the programs look for HostPorts again, if there are any: CONFIG may have been made anew.
+    pub(super) fn serve_host_ports(&self) -> Result<(), Error> {
+        let lock = Lock::of_settings()?;
+        if self.host_ports()?.is_empty() {
+            return Ok(());
+        }
+        sockets::attach()?;
+        let cookie = sockets::namespace_cookie()?;
+        self.change(&lock, |config| {
+            config.netns_cookie = cookie;
+            config.flags |= HOST_PORTS;
+        })
+    }
+
     /// Makes `locals` the node's addresses, as the node's own processes may call HostPorts by.
     pub fn write_local_addresses(&self, locals: &[IpAddr]) -> Result<(), Error> {
         let _lock = Lock::of_settings()?;
@@ -146,11 +178,20 @@ impl Datapath {
             let as_host =
                 HostPort { protocol: 0, address: *local, port: 0, pod: *local, pod_port: 0 };
             let Some((address, _)) = V::addresses(&as_host) else { continue };
-            map.insert(address, 0, 0).map_err(|source| Error::Map {
-                verb: "write",
-                map: V::LOCALS,
-                source,
-            })?;
+            match map.insert(address, 0, 0) {
+                Ok(()) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::ArgumentListTooLong =>
+                {
+                    eprintln!(
+                        "netplug: warning: the node has more addresses than {} has room for; its own processes do not reach \
+                         HostPorts by the others",
+                        V::LOCALS
+                    );
+                    break;
+                }
+                Err(source) => return Err(Error::Map { verb: "write", map: V::LOCALS, source }),
+            }
         }
         Ok(())
     }
@@ -178,23 +219,23 @@ impl Datapath {
     }
 
     fn remove_host_ports(&self, lock: &Lock, owner: Owner) -> Result<(), Error> {
-        let removed = self.remove_of::<V4>(owner)? + self.remove_of::<V6>(owner)?;
-        if removed > 0 && self.host_ports()?.is_empty() {
+        self.remove_of::<V4>(owner)?;
+        self.remove_of::<V6>(owner)?;
+        let is_told = self.config()?.flags & HOST_PORTS != 0;
+        if is_told && self.host_ports()?.is_empty() {
             left(self.change(lock, |config| config.flags &= !HOST_PORTS))?;
         }
         Ok(())
     }
 
-    fn remove_of<V: Form>(&self, owner: Owner) -> Result<usize, Error> {
-        let Some(mut map) = left(self.maps.host_ports::<V>())? else { return Ok(0) };
-        let mut removed = 0;
+    fn remove_of<V: Form>(&self, owner: Owner) -> Result<(), Error> {
+        let mut map = self.maps.host_ports::<V>()?;
         for (key, target) in entries(&map, V::HOST_PORTS)? {
             if target.owner == owner.0.to_ne_bytes() {
                 remove(&mut map, &key, V::HOST_PORTS)?;
-                removed += 1;
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// Every HostPort, with whose it is.

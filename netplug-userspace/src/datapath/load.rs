@@ -102,6 +102,7 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
     if sockets::are_attached() {
         sockets::attach()?;
     }
+    datapath.serve_host_ports()?;
     fs::write(LOADED, mark(level)).map_err(|source| Error::File {
         verb: "write",
         path: LOADED.into(),

@@ -199,6 +199,14 @@ impl Netlink {
         Ok(messages.iter().filter_map(network_of).collect())
     }
 
+    /// The addresses of all interfaces, of whatever scope.
+    pub fn all_addresses(&self) -> Result<Vec<IpNetwork>, Error> {
+        let found: Vec<AddressMessage> = self
+            .run(self.handle.address().get().execute().try_collect())
+            .map_err(refused("list", "addresses"))?;
+        Ok(found.iter().filter_map(network_of).collect())
+    }
+
     fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>, Error> {
         let mut found: Vec<AddressMessage> = self
             .run(self.handle.address().get().set_link_index_filter(index).execute().try_collect())

@@ -42,20 +42,17 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
         if named.is_none() {
             uplinks = with_known(netlink, &datapath, uplinks)?;
         }
+        let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
         if !datapath.host_ports()?.is_empty() {
             datapath.write_local_addresses(&locals(netlink)?)?;
         }
-        Ok(datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?)
+        Ok(has_changed)
     })
 }
 
 /// The node's addresses, by which its own processes may call HostPorts.
 pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
-    let mut locals = Vec::new();
-    for link in netlink.links()? {
-        locals.extend(netlink.addresses(link.index)?.iter().map(IpNetwork::ip));
-    }
-    Ok(locals)
+    Ok(netlink.all_addresses()?.iter().map(IpNetwork::ip).collect())
 }
 
 /// Those of `names` that there are: one that is missing must not hide what becomes of the others.
