@@ -28,15 +28,6 @@ pub struct Lookup {
     destination_mac: Mac,
 }
 
-/// Answer of `bpf_fib_lookup`: routing delivers it here, or to nobody (`BPF_FIB_LKUP_RET_NOT_FWDED`).
-const NOT_FORWARDED: i64 = 4;
-
-/// Whether the kernel would take a packet for its own that comes to `tuple`'s destination. `lookup` is to work on.
-#[inline(always)]
-pub fn is_local<V: Header>(skb: Skb, tuple: &Tuple<V>, lookup: &mut Lookup) -> bool {
-    look_up(skb, tuple, skb.ifindex(), 0, lookup) == NOT_FORWARDED
-}
-
 /// The MAC of the next hop towards `tuple`'s destination by the device `ifindex`; `None` where there is no route, or the
 /// neighbour is not known. `lookup` is to work on.
 #[inline(always)]
@@ -46,18 +37,6 @@ pub fn next_hop<V: Header>(
     ifindex: u32,
     lookup: &mut Lookup,
 ) -> Option<Mac> {
-    let answer = look_up(skb, tuple, ifindex, BPF_FIB_LOOKUP_OUTPUT, lookup);
-    (answer == 0).then_some(lookup.destination_mac)
-}
-
-#[inline(always)]
-fn look_up<V: Header>(
-    skb: Skb,
-    tuple: &Tuple<V>,
-    ifindex: u32,
-    flags: u32,
-    lookup: &mut Lookup,
-) -> i64 {
     *lookup = Lookup {
         family: V::ADDRESS_FAMILY,
         protocol: tuple.protocol,
@@ -76,14 +55,15 @@ fn look_up<V: Header>(
     };
     // SAFETY: an address is no longer than 16 bytes, and aligned no stricter than to 8. The helper reads and writes the
     // whole of the struct.
-    unsafe {
+    let answer = unsafe {
         (&raw mut lookup.source).cast::<V::Address>().write(tuple.source);
         (&raw mut lookup.destination).cast::<V::Address>().write(tuple.destination);
         helpers::bpf_fib_lookup(
             skb.raw(),
             from_mut(lookup).cast(),
             size_of::<Lookup>() as i32,
-            flags,
+            BPF_FIB_LOOKUP_OUTPUT,
         )
-    }
+    };
+    (answer == 0).then_some(lookup.destination_mac)
 }

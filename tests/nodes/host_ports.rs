@@ -345,3 +345,55 @@ fn a_pod_that_is_gone_keeps_no_port() {
     let answer = dial.tcp().unwrap().ask("who?").unwrap();
     assert_eq!((answer.server.as_str(), heir.name()), ("heir", "heir"));
 }
+
+/// The host's own calls leave by such ports.
+#[rstest]
+fn a_port_among_the_ephemeral_ones_is_served(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    const HIGH: u16 = 40_000;
+    let node = Node::with(Learn.network());
+    let network = with_ports(Learn.network(), &[mapping(HIGH, PORT, protocol)]);
+    let _web = node.add_pod_to("web", &network).listening(PORT);
+    node.outside().listen(PORT);
+    let to = SocketAddr::new(NODE_1.ip(ip), HIGH);
+    is_answered(node.outside().dial(to), protocol, OUTSIDE.ip(ip));
+    // A process of the node by that very port: connected, and answered from elsewhere.
+    let own = Dial::new(node.namespace(), SocketAddr::new(OUTSIDE.ip(ip), PORT));
+    let mut own = own.from_port(HIGH).open(protocol).unwrap();
+    assert_eq!(own.ask_times(REQUESTS).unwrap().server, OUTSIDE.name);
+}
+
+/// The answers to a datagram of the host's that no socket is connected by are the host's.
+#[rstest]
+fn answers_to_the_hosts_own_datagrams_are_no_calls(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let any: IpAddr = match ip {
+        V4 => Ipv4Addr::UNSPECIFIED.into(),
+        V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let answered = scene.node.namespace().enter(|| {
+        let socket = UdpSocket::bind((any, HOST_PORT)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send_to(b"who?\n", to).unwrap();
+        socket.recv_from(&mut [0; 100]).unwrap().1
+    });
+    assert_eq!(answered, to);
+}
+
+/// Where nothing is, a HostPort of any address is not either.
+#[rstest]
+fn what_has_no_route_is_no_address_of_the_nodes(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    let flag = if ip == V4 { "-4" } else { "-6" };
+    scene.node.namespace().run(&format!("ip {flag} route del default"));
+    let nowhere: IpAddr = match ip {
+        V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
+        V6 => Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9).into(),
+    };
+    let called = scene.client.dial(at(nowhere)).patience(netplug_tests::traffic::IMPATIENCE).tcp();
+    called.map(drop).unwrap_err();
+}

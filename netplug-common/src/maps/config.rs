@@ -39,6 +39,8 @@ pub fn masquerades_link_local<V: IpVersion>(flags: u32) -> bool {
 
 /// Flag: there are HostPorts.
 pub const HOST_PORTS: u32 = 16;
+/// Flag: some are among the host's ephemeral ports.
+pub const EPHEMERAL_HOST_PORTS: u32 = 32;
 
 /// Addresses of uplinks of which the host's own traffic is recognised at once; others are only slower.
 pub const FAST_ADDRESSES: usize = 4;
@@ -59,7 +61,8 @@ pub struct Config {
     pub epoch: u32,
     /// One of `STEERING_*`.
     pub steering: u32,
-    /// [`MASQUERADE`], [`LEARN_TCP`], [`MASQUERADE_LINK_LOCAL4`], [`MASQUERADE_LINK_LOCAL6`], [`HOST_PORTS`].
+    /// [`MASQUERADE`], [`LEARN_TCP`], [`MASQUERADE_LINK_LOCAL4`], [`MASQUERADE_LINK_LOCAL6`], [`HOST_PORTS`],
+    /// [`EPHEMERAL_HOST_PORTS`].
     pub flags: u32,
     /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
     /// with. Random for each load, and never zero.

@@ -1,5 +1,5 @@
-//! HOSTPORTS4, HOSTPORTS6: ports of the node that lead to a pod. LOCALS4, LOCALS6: the node's addresses, for the node's own
-//! processes.
+//! HOSTPORTS4, HOSTPORTS6: ports of the node that lead to a pod. LOCALS4, LOCALS6: the node's addresses, by which
+//! HostPorts of any address are called.
 //! Shape    HOSTPORTS: hash, HostPort → Target, 16,384 entries each. LOCALS: hash, address → (), 16,384 entries each
 //! Writes   userspace: ADD and DEL, after the endpoint is registered and before it is forgotten; LOCALS also `netplug watch`
 //! Reads    `from_uplink` and `from_pod` on a miss, the socket hooks; only where CONFIG says that there are any

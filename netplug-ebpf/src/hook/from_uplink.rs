@@ -5,15 +5,15 @@
 //! Miss: 3 a call of a HostPort, or an answer to a masqueraded flow, gets its pod's address  4 remember it, to learn from it, and a caller of
 //!       a pod's own address so that the answers are not masqueraded
 
-use netplug_common::maps::config::{HOST_PORTS, STEERING_ALWAYS};
+use netplug_common::maps::config::{Config, EPHEMERAL_HOST_PORTS, HOST_PORTS, STEERING_ALWAYS};
 
 use crate::apart::Apart;
 use crate::hook::HEADERS;
-use crate::maps;
 use crate::packet::{Header, Kind, Packet};
 use crate::skb::Skb;
 use crate::stage::{flow_cache, own, visit};
 use crate::verdict::{Outcome, Verdict};
+use crate::{mapping, maps};
 
 /// The program for one family; divided as `from_pod` is.
 #[inline(always)]
@@ -32,7 +32,7 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
     }
     skb.reach(HEADERS);
     let packet = V::plain(skb)?;
-    if own::is_for_host(&packet, config) {
+    if own::is_for_host(&packet, config) && !is_host_port(&packet, config) {
         return Some(Ok(Verdict::Next));
     }
     if config.steering == STEERING_ALWAYS {
@@ -73,4 +73,10 @@ fn miss<V: Apart>(skb: Skb) -> Outcome {
         visit::remember(skb, entered, &packet, config);
     }
     Ok(Verdict::Next)
+}
+
+/// Whether a packet to one of the host's ephemeral ports calls a HostPort all the same.
+#[inline(always)]
+fn is_host_port<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    config.flags & EPHEMERAL_HOST_PORTS != 0 && mapping::is_host_port(config, &packet.tuple)
 }

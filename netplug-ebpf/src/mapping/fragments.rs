@@ -28,8 +28,8 @@ use crate::{atomic, maps, report};
 
 /// Seconds that a datagram has to come together: `ip_frag_time` (net/ipv4/ip_fragment.c).
 const SECONDS: u32 = 30;
-/// The tag of a first fragment that is put aside while those behind it go on.
-const ASIDE: u64 = 1;
+/// What tags of frames that wait have, and that of a first fragment put aside has not.
+const WAITS: u64 = 1 << 63;
 /// The longest frame that is kept, as helpers take it.
 const LONGEST: u32 = FRAME as u32;
 
@@ -141,7 +141,7 @@ fn keep(skb: Skb, tag: u64, expires_at: u32) -> Option<*mut Held> {
     // SAFETY: the verifier knows the pointer to be a value's. A place that two CPUs write at once is worth nothing to either:
     // it takes 128 fragments, meanwhile.
     unsafe {
-        if (*place).tag > ASIDE {
+        if (*place).tag & WAITS != 0 {
             report::count_many(Counter::FirstMissing, 1);
         }
         (*place).tag = 0;
@@ -189,8 +189,11 @@ struct Release {
 #[inline(always)]
 fn release(skb: Skb, tag: u64, now: u32, direction: u32, is_to_go_on: bool) -> Result<(), Counter> {
     let mut aside = None;
+    // Told apart from what another CPU may put there meanwhile.
+    // SAFETY: takes nothing.
+    let own_tag = unsafe { helpers::bpf_ktime_get_ns() } & !WAITS | 1;
     if is_to_go_on {
-        aside = keep(skb, ASIDE, now);
+        aside = keep(skb, own_tag, now);
         if aside.is_none() {
             return Ok(());
         }
@@ -199,7 +202,13 @@ fn release(skb: Skb, tag: u64, now: u32, direction: u32, is_to_go_on: bool) -> R
     // SAFETY: the callback gets this very struct (since Linux 5.17).
     unsafe { helpers::bpf_loop(HELD, send as *mut c_void, from_mut(&mut release).cast(), 0) };
     match aside {
-        Some(first) => become_frame(skb, first).map_err(|()| Counter::RewriteFailed),
+        Some(first) => {
+            let is_back = become_frame(skb, first).is_ok();
+            // SAFETY: the verifier knows the pointer to be a value's; volatile, so that it is read here.
+            let is_its_own =
+                unsafe { core::ptr::read_volatile(&raw const (*first).tag) } == own_tag;
+            if is_back && is_its_own { Ok(()) } else { Err(Counter::RewriteFailed) }
+        }
         None => Ok(()),
     }
 }

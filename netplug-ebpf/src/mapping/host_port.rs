@@ -9,7 +9,6 @@ use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::decide::opening::is_first;
-use netplug_common::ip::Address;
 use netplug_common::maps::config::Config;
 use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::{HOST_PORT, Mapping, SPARE};
@@ -18,9 +17,9 @@ use netplug_common::tuple::{TCP, Tuple, UDP};
 use super::{Clock, touch};
 use crate::apart::Apart;
 use crate::maps::{Mappings, Scratch};
-use crate::packet::{Header, Packet, ethernet};
+use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
-use crate::{maps, report, route};
+use crate::{maps, report};
 
 /// Whether a packet calls a HostPort. Then all halves of its flow are written, and the scratch's `tuple` is what it becomes.
 #[inline(always)]
@@ -74,7 +73,7 @@ fn find_pod<V: Header>(
     if answers_itself(packet, clock, scratch) {
         return Ok(Some(false));
     }
-    let is_call = find_target(skb, packet, config, scratch)
+    let is_call = find_target(packet, config, scratch)
         && (is_first(packet.tcp_flags) || !has_connection(skb, &packet.tuple));
     Ok(is_call.then_some(true))
 }
@@ -100,12 +99,7 @@ fn answers_itself<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Sc
 
 /// Puts the pod and port that a port of the node leads to into the scratch's `half`. Out of line.
 #[inline(never)]
-fn find_target<V: Header>(
-    skb: Skb,
-    packet: &Packet<V>,
-    config: &Config,
-    scratch: &mut Scratch<V>,
-) -> bool {
+fn find_target<V: Header>(packet: &Packet<V>, config: &Config, scratch: &mut Scratch<V>) -> bool {
     let tuple = &packet.tuple;
     let mut wanted = HostPort {
         address: tuple.destination,
@@ -119,7 +113,7 @@ fn find_target<V: Header>(
             wanted.address = bytemuck::Zeroable::zeroed();
             let Some(target) = maps::host_port::<V>(&wanted) else { return false };
             if !V::fast_addresses(config).contains(&tuple.destination)
-                && !is_local(skb, tuple, scratch)
+                && !maps::is_local::<V>(&tuple.destination)
             {
                 return false;
             }
@@ -129,14 +123,6 @@ fn find_target<V: Header>(
     scratch.half.address = target.address;
     scratch.half.port = target.port;
     true
-}
-
-/// Whether an address is the node's; not one of broadcast, which routing does not tell from it.
-#[inline(always)]
-fn is_local<V: Header>(skb: Skb, tuple: &Tuple<V>, scratch: &mut Scratch<V>) -> bool {
-    tuple.destination.is_for_one_host()
-        && ethernet::macs(skb).is_some_and(|macs| ethernet::is_unicast(&macs.destination))
-        && route::is_local(skb, tuple, &mut scratch.lookup)
 }
 
 /// Writes all halves of a flow that a caller's `packet` is of, or puts off their ends. The scratch's `half` has pod and port;

@@ -221,7 +221,7 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
 
 /// Whether a port of the node leads to a pod, by this address or by any.
 #[inline(always)]
-fn is_host_port<V: Header>(config: &Config, answers: &Tuple<V>) -> bool {
+pub fn is_host_port<V: Header>(config: &Config, answers: &Tuple<V>) -> bool {
     if config.flags & HOST_PORTS == 0 {
         return false;
     }

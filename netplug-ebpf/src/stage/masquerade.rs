@@ -180,10 +180,17 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
         None if !V::any(skb, &mut packet) => return Ok(()),
         None => {}
     }
+    let clock = Clock::outward(config);
+    let is_datagram =
+        packet.has_ports() && packet.kind != Kind::Echo && packet.tuple.protocol != TCP;
+    if is_datagram && mapping::is_host_port(config, &packet.tuple.reversed()) {
+        // Its answers would be calls of the HostPort: no socket tells of them, unless it is connected.
+        mapping::reserve(&packet, &clock);
+        return Ok(());
+    }
     if config.flags & MASQUERADE == 0 || !is_ours(&packet, config) {
         return Ok(());
     }
-    let clock = Clock::outward(config);
     if packet.kind == Kind::Echo {
         if packet.icmp_type == V::ECHO_REQUEST {
             mapping::take_for_host(&packet, &clock);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use aya::Pod;
 use aya::maps::MapError;
 use netplug_common::ip::{V4, V6};
-use netplug_common::maps::config::HOST_PORTS;
+use netplug_common::maps::config::{EPHEMERAL_HOST_PORTS, HOST_PORTS};
 use netplug_common::maps::host_port::{HostPort as Key, Target};
 use netplug_common::tuple::Port;
 
@@ -119,6 +119,9 @@ impl Datapath {
             self.change(&lock, |config| {
                 config.netns_cookie = cookie;
                 config.flags |= HOST_PORTS;
+                if ports.iter().any(|port| config.local_ports.contains(port.port)) {
+                    config.flags |= EPHEMERAL_HOST_PORTS;
+                }
                 // What a flow was learned as while the port was the host's.
                 config.epoch = config.epoch.wrapping_add(1);
             })
@@ -152,7 +155,8 @@ impl Datapath {
         let cookie = sockets::namespace_cookie()?;
         self.change(&lock, |config| {
             config.netns_cookie = cookie;
-            config.flags |= HOST_PORTS;
+            // Whether some are among the ephemeral ones is not looked at: at worst it costs a look for nothing.
+            config.flags |= HOST_PORTS | EPHEMERAL_HOST_PORTS;
         })
     }
 
@@ -221,15 +225,15 @@ impl Datapath {
     fn remove_host_ports(&self, lock: &Lock, owner: Owner) -> Result<(), Error> {
         self.remove_of::<V4>(owner)?;
         self.remove_of::<V6>(owner)?;
-        let is_told = self.config()?.flags & HOST_PORTS != 0;
+        let is_told = left(self.config())?.is_some_and(|config| config.flags & HOST_PORTS != 0);
         if is_told && self.host_ports()?.is_empty() {
-            left(self.change(lock, |config| config.flags &= !HOST_PORTS))?;
+            left(self.change(lock, |config| config.flags &= !(HOST_PORTS | EPHEMERAL_HOST_PORTS)))?;
         }
         Ok(())
     }
 
     fn remove_of<V: Form>(&self, owner: Owner) -> Result<(), Error> {
-        let mut map = self.maps.host_ports::<V>()?;
+        let Some(mut map) = left(self.maps.host_ports::<V>())? else { return Ok(()) };
         for (key, target) in entries(&map, V::HOST_PORTS)? {
             if target.owner == owner.0.to_ne_bytes() {
                 remove(&mut map, &key, V::HOST_PORTS)?;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netplug_common::ip::{Address, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::config::FAST_ADDRESSES;
-use netplug_common::maps::nat::TRANSLATED;
+use netplug_common::maps::nat::{HOST_PORT, MOVED, SPARE, TRANSLATED};
 use netplug_common::maps::uplink::UplinkEntry;
 
 use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach};
@@ -88,13 +88,15 @@ impl Datapath {
         }
         let mut nat_out = self.maps.nat_out::<V>()?;
         for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
-            if mapping.kind == TRANSLATED && gone.contains(&mapping.address) {
+            let is_by_address = matches!(mapping.kind, TRANSLATED | HOST_PORT | MOVED);
+            if is_by_address && gone.contains(&mapping.address) {
                 remove(&mut nat_out, &tuple, V::NAT_OUT)?;
             }
         }
         let mut nat_in = self.maps.nat_in::<V>()?;
-        for (tuple, _) in entries(&nat_in, V::NAT_IN)? {
-            if gone.contains(&tuple.destination) {
+        for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
+            let is_spare = mapping.kind == SPARE && gone.contains(&mapping.address);
+            if is_spare || gone.contains(&tuple.destination) {
                 remove(&mut nat_in, &tuple, V::NAT_IN)?;
             }
         }

@@ -199,12 +199,13 @@ impl Netlink {
         Ok(messages.iter().filter_map(network_of).collect())
     }
 
-    /// The addresses of all interfaces, of whatever scope.
-    pub fn all_addresses(&self) -> Result<Vec<IpNetwork>, Error> {
+    /// The addresses of all interfaces, of whatever scope, each with the interface's index.
+    pub fn all_addresses(&self) -> Result<Vec<(u32, IpNetwork)>, Error> {
         let found: Vec<AddressMessage> = self
             .run(self.handle.address().get().execute().try_collect())
             .map_err(refused("list", "addresses"))?;
-        Ok(found.iter().filter_map(network_of).collect())
+        let of = |message: &AddressMessage| Some((message.header.index, network_of(message)?));
+        Ok(found.iter().filter_map(of).collect())
     }
 
     fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>, Error> {

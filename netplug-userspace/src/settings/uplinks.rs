@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
 use crate::node::state;
@@ -50,9 +48,14 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     })
 }
 
-/// The node's addresses, by which its own processes may call HostPorts.
+/// Where kube-proxy's ipvs mode has the addresses of services (pkg/proxy/ipvs): no addresses of the node's.
+const SERVICES: &str = "kube-ipvs0";
+
+/// The node's addresses, by which HostPorts of any address may be called.
 pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
-    Ok(netlink.all_addresses()?.iter().map(IpNetwork::ip).collect())
+    let services = netlink.link(SERVICES)?.map(|link| link.index);
+    let all = netlink.all_addresses()?.into_iter();
+    Ok(all.filter(|(index, _)| Some(*index) != services).map(|(_, network)| network.ip()).collect())
 }
 
 /// Those of `names` that there are: one that is missing must not hide what becomes of the others.
