@@ -15,7 +15,7 @@ use crate::rules::{self, Service};
 /// The port that pods serve, and that their service has.
 pub const PORT: u16 = 8080;
 
-/// The first of the node's ports that lead to the server, and where they lead.
+/// The first of the node's ports that lead to a pod, and where they lead.
 const HOST_PORT: u16 = 9_100;
 const POD_PORT: u16 = 8_090;
 
@@ -90,6 +90,8 @@ pub struct Road {
     pub client: Pod,
     /// Who is asked.
     pub server: Pod,
+    /// Who is asked by ports of the node.
+    pub ported: Pod,
 }
 
 impl Road {
@@ -114,16 +116,17 @@ impl Road {
 
     fn of(network: Network, bridge_netfilter: bool, fillers: usize) -> Self {
         let node = Node::with(network);
-        let client = node.add_pod("client");
-        let server = node.add_pod_to("server", &with_host_ports(node.network().clone()));
+        let (client, server) = (node.add_pod("client"), node.add_pod("server"));
         let mut services = Vec::new();
         for family in Family::BOTH {
             services.extend(Service::both(PORT, &[server.at(family, PORT)]));
         }
         services.extend(rules::fillers(Family::V4, fillers));
         rules::serve(node.namespace(), &services);
+        // Behind the rules, which take those of portmap away that they find.
+        let ported = node.add_pod_to("ported", &with_host_ports(node.network().clone()));
         node.bridge_netfilter(bridge_netfilter);
-        Self { node, client, server }
+        Self { node, client, server, ported }
     }
 
     /// Where the server is.
@@ -138,11 +141,11 @@ impl Road {
         SocketAddr::new(SERVICE.ip(family), PORT)
     }
 
-    /// A port of the node that leads to the server, and where there; `number` is 0 or 1.
+    /// A port of the node that leads to a pod, and where there; `number` is 0 or 1.
     #[must_use]
     pub fn host_port(&self, family: Family, number: u16) -> (SocketAddr, SocketAddr) {
         let to = SocketAddr::new(NODE_1.ip(family), HOST_PORT + number);
-        (to, self.server.at(family, POD_PORT + number))
+        (to, self.ported.at(family, POD_PORT + number))
     }
 
     /// Where the outside host listens.

@@ -138,7 +138,7 @@ fn to_outside<'r>(
 pub fn host_port(family: Family, pace: Pace, ours: &Road, today: &Road) -> io::Result<Row> {
     let lane = |name: &str, road: &Road, number: u16| -> io::Result<Box<dyn Lane>> {
         let (to, at) = road.host_port(family, number);
-        let (outside, server) = (road.node.outside().namespace(), road.server.namespace());
+        let (outside, server) = (road.node.outside().namespace(), road.ported.namespace());
         Ok(Box::new(Datagrams::new(name, outside, server, to, at)?))
     };
     let mut lanes = vec![
@@ -163,7 +163,7 @@ pub fn host_port_connects(
         [("bridge + portmap", today, 0), ("bridge + portmap again", today, 1), ("netplug", ours, 0)]
     {
         let (to, at) = road.host_port(family, number);
-        let (outside, server) = (road.node.outside().namespace(), road.server.namespace());
+        let (outside, server) = (road.node.outside().namespace(), road.ported.namespace());
         lanes.push(Box::new(Connections::new(name, outside, server, to, at)?));
     }
     Ok(Row {
