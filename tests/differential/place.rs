@@ -71,20 +71,15 @@ impl Way {
             || (matches!(self.from, Place::Node) && self.to.is_beyond_masquerade())
     }
 
-    /// Whether masquerade has to look at its packets, if only to let them be.
-    pub const fn passes_masquerade(self) -> bool {
-        self.may_change_ports() || (self.from.is_beyond_masquerade() && self.to.is_pod())
-    }
-
     /// Whether both ends are on one bridge. What is bridged has no hops; netplug has the host route it, deliberately
     /// (a *visit*), and repeats that without counting the hop.
     pub const fn is_between_pods(self) -> bool {
         self.from.is_pod() && self.to.is_pod()
     }
 
-    /// Whether a client may send fragments, where programs have them at all. Not to nobody: the outside host turns those away by
+    /// Whether a client may send fragments. Not to nobody: the outside host turns those away by
     /// a rule, which answers a fragment only if its kernel thinks that it knows the checksum, and that no wire tells it.
-    pub const fn takes_fragments(self, are_masqueraded: bool) -> bool {
-        self.to.is_somewhere() && (are_masqueraded || !self.passes_masquerade())
+    pub const fn takes_fragments(self) -> bool {
+        self.to.is_somewhere()
     }
 }

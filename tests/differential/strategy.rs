@@ -1,4 +1,4 @@
-//! How programs are made up, and what is left out for now.
+//! How programs are made up.
 
 use netplug_tests::cast::Family;
 use proptest::collection::vec;
@@ -8,16 +8,6 @@ use proptest::sample::select;
 use crate::place::Place::{Far, Forbidden, Intranet, Node, Nowhere, OtherPod, Outside, Pod};
 use crate::place::Way;
 use crate::program::{Datagrams, End, Identifier, Port, Probe, Program, SLOTS, Source, Step};
-
-/// Whether what masquerade looks at may come in fragments.
-pub const FRAGMENTS: bool = true;
-/// Whether callers from outside speak to ports of the node that lead to pods.
-pub const HOST_PORTS: bool = true;
-/// Whether such callers' packets may run out of hops at the node.
-pub const HOST_PORT_HOPS: bool = true;
-/// Whether the node itself may speak by the very port that a pod's flow to the same server has already; and whether its echoes
-/// may, in fragments.
-pub const NODE_TAKES_PORTS: bool = true;
 
 /// Programs of `family`: some acts, each in a slot of its own, and in which order their steps come.
 pub fn program(family: Family) -> impl Strategy<Value = Program> {
@@ -50,7 +40,7 @@ fn crowd(step: &mut Step) {
         && way.to.is_somewhere()
     {
         way.to = Outside;
-        *from = that_is_free(*way, Source::Chosen(5_000));
+        *from = Source::Chosen(5_000);
     }
 }
 
@@ -99,10 +89,7 @@ fn one_after_the_other((first, others): (Step, Vec<Step>)) -> Act {
 }
 
 fn connect() -> impl Strategy<Value = Step> {
-    (way(), port(), source()).prop_map(|(way, to, from)| {
-        let from = that_is_free(way, from);
-        Step::Connect { slot: 0, way, to, from }
-    })
+    (way(), port(), source()).prop_map(|(way, to, from)| Step::Connect { slot: 0, way, to, from })
 }
 
 fn about_connection() -> impl Strategy<Value = Step> {
@@ -118,15 +105,13 @@ fn about_connection() -> impl Strategy<Value = Step> {
 }
 
 fn open(family: Family) -> impl Strategy<Value = Step> {
-    (way(), port(), source(), datagrams(family)).prop_map(|(way, to, from, kind)| {
-        let from = that_is_free(way, from);
-        Step::Open { slot: 0, way, to, from, kind }
+    (way(), port(), source(), datagrams(family)).prop_map(|(way, to, from, kind)| Step::Open {
+        slot: 0,
+        way,
+        to,
+        from,
+        kind,
     })
-}
-
-fn that_is_free(way: Way, from: Source) -> Source {
-    let may_clash = way.from == Node && way.may_change_ports();
-    if may_clash && !NODE_TAKES_PORTS { Source::Free } else { from }
 }
 
 fn about_flow() -> impl Strategy<Value = Step> {
@@ -163,9 +148,7 @@ fn way() -> impl Strategy<Value = Way> {
         let seldom = [Intranet, Intranet, Node, Nowhere, Forbidden];
         ways.extend(often.chain(seldom).map(|to| Way::straight(pod, to)));
         ways.extend([Outside, Far, Intranet, Node].map(|from| Way::straight(from, pod)));
-        if HOST_PORTS {
-            ways.extend([Outside, Far].map(|from| Way { from, to: pod, by_host_port: true }));
-        }
+        ways.extend([Outside, Far].map(|from| Way { from, to: pod, by_host_port: true }));
     }
     ways.extend([Way::straight(Pod, OtherPod), Way::straight(OtherPod, Pod)]);
     // The node may want a port that a pod's flow has.

@@ -14,7 +14,6 @@ use netplug_tests::traffic::{IMPATIENCE, ping};
 use serde_json::json;
 
 use crate::place::Place;
-use crate::strategy::HOST_PORTS;
 
 /// What the narrow link takes.
 const NARROW: u16 = 1_300;
@@ -56,9 +55,7 @@ impl World {
             node
         };
         let mut network = Network::bridge();
-        if HOST_PORTS {
-            network.plugins.push(json!({"type": "portmap", "snat": true}));
-        }
+        network.plugins.push(json!({"type": "portmap", "snat": true}));
         Self::of(&make, network)
     }
 
@@ -68,9 +65,7 @@ impl World {
         let pods = ["pod", "other pod"].map(|name| {
             let mut network = network.clone();
             let ports = added.next().expect("there are as many as pods");
-            if HOST_PORTS {
-                ask_for(&mut network, ports);
-            }
+            ask_for(&mut network, ports);
             node.add_pod_to(&name.replace(' ', "-"), &network)
         });
         let far = far_behind(&node);

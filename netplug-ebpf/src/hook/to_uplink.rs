@@ -3,8 +3,7 @@
 //! 1 the host's own: done, but for errors about what had come for a pod, identifiers of its echoes and ports of its own NAT
 //! 2 redirected by us: done
 //! 3 from a pod, to where pods are not known: answers to a HostPort's calls leave as the node, and the rest is masqueraded;
-//! errors by what they quote  4 learn what the host, and we,
-//! made of the packet
+//! errors by what they quote  4 learn what the host, and we, made of the packet
 
 use netplug_common::counter::Counter;
 use netplug_common::maps::config::{Config, HOST_PORTS};

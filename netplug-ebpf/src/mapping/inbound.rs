@@ -32,7 +32,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
     let Some(known) = V::nat_in().get_ptr_mut(&packet.tuple) else { return Found::Nothing };
     // SAFETY: the verifier knows the pointer to be a value's.
     let mapping = unsafe { *known };
-    // LRU elements change hands at once, also under a reader's: it was this tuple's all the while only if it still is.
+    // Elements of a map change hands at once, also under a reader's: it was this tuple's all the while only if it still is.
     let is_still = V::nat_in().get_ptr_mut(&packet.tuple) == Some(known);
     if !is_still || has_expired(mapping.expires_at, clock.low()) {
         return Found::Nothing;

@@ -6,10 +6,9 @@ use rustix::event::PollFlags;
 
 use super::{Run, content, verdict};
 use crate::message::receive;
-use crate::place::{Place, Way};
+use crate::place::Way;
 use crate::program::{Identifier, Source};
 use crate::socket::{Kind, Socket, wait};
-use crate::strategy::{FRAGMENTS, NODE_TAKES_PORTS};
 
 /// Length of an echo's own header (RFC 792, RFC 4443 §4.1).
 const HEADER: usize = 8;
@@ -40,8 +39,7 @@ impl Run<'_> {
         });
         let client = self.client(way, Source::Free, Kind::Icmp).expect("root may send ICMP");
         client.tell_headers();
-        let may_clash = way.from == Place::Node && way.may_change_ports();
-        let is_whole = !way.takes_fragments(FRAGMENTS) || (may_clash && !NODE_TAKES_PORTS);
+        let is_whole = !way.takes_fragments();
         client.send_whole(is_whole);
         if let Some(hops) = hops {
             client.set_hops(hops);

@@ -10,7 +10,6 @@ use crate::message::{Message, receive};
 use crate::place::Way;
 use crate::program::{Datagrams, End, Port, Source};
 use crate::socket::{Kind, Socket, wait};
-use crate::strategy::{FRAGMENTS, HOST_PORT_HOPS};
 
 /// A client's socket, and what its server knows of it.
 #[derive(Debug)]
@@ -66,7 +65,6 @@ impl Run<'_> {
     pub(super) fn limit(&mut self, slot: u8, hops: u8) {
         if let Some(Flow { way, client: Some(client), .. }) = &self.flows[usize::from(slot)]
             && !way.is_between_pods()
-            && (HOST_PORT_HOPS || !way.by_host_port)
         {
             client.set_hops(hops);
         }
@@ -222,6 +220,6 @@ impl Run<'_> {
 
 /// Whether a flow's datagrams may be fragmented holds for both its ends.
 fn send_whole(socket: &Socket, flow: &Flow) {
-    let is_whole = flow.kind.whole || !flow.way.takes_fragments(FRAGMENTS);
+    let is_whole = flow.kind.whole || !flow.way.takes_fragments();
     socket.send_whole(is_whole);
 }
