@@ -52,6 +52,8 @@ pub trait Apart: Header {
     fn hold(key: &Tuple<Self>, half: &Mapping<Self>, packet: &Packet<Self>, is_out: bool) -> u32;
     /// [`mapping::sweep`].
     fn sweep() -> bool;
+    /// [`mapping::rebuild`].
+    fn rebuild() -> bool;
     /// [`mapping::find`].
     fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address, is_urgent: bool) -> u32;
 }
@@ -87,7 +89,7 @@ fn result(number: u32) -> Result<(), Counter> {
 macro_rules! family {
     ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
      $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident,
-     $sweep:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
+     $sweep:ident, $rebuild:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
      $follow:ident, $call:ident, $answer:ident, $hold:ident, $hosts_error:ident) => {
         impl Apart for $family {
             #[inline(always)]
@@ -162,6 +164,10 @@ macro_rules! family {
             #[inline(always)]
             fn sweep() -> bool {
                 $sweep() != 0
+            }
+            #[inline(always)]
+            fn rebuild() -> bool {
+                $rebuild() != 0
             }
             #[inline(always)]
             fn find_port(
@@ -346,6 +352,12 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $rebuild() -> u32 {
+            u32::from(mapping::rebuild::<$family>())
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $find_port(
             skb: *mut __sk_buff,
             packet: *const Packet<$family>,
@@ -373,6 +385,7 @@ family!(
     arrived4,
     find_port4,
     sweep4,
+    rebuild4,
     note_fragment4,
     follow_out4,
     follow_in4,
@@ -392,6 +405,7 @@ family!(
     arrived6,
     find_port6,
     sweep6,
+    rebuild6,
     note_fragment6,
     follow_out6,
     follow_in6,

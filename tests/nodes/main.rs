@@ -10,6 +10,7 @@ mod firewall;
 mod fixture;
 mod fragments;
 mod guard;
+mod host_port_twins;
 mod host_ports;
 mod icmp;
 mod lifecycle;

@@ -38,6 +38,33 @@ pub fn fill(node: &Namespace, family: Family, filling: Filling) {
     });
 }
 
+/// Has all mappings of both families end, as if nothing had been seen of them for ten days.
+///
+/// # Panics
+/// Where nothing is loaded.
+pub fn end_all(node: &Namespace) {
+    node.enter(|| {
+        end_all_of::<V4>('4');
+        end_all_of::<V6>('6');
+    });
+}
+
+fn end_all_of<V: IpVersion>(family: char) {
+    const TEN_DAYS: u32 = 10 * 24 * 3_600;
+    let config: Array<_, Config> = open("CONFIG").try_into().expect("an array");
+    let config = config.get(&0, 0).expect("CONFIG has an entry");
+    let jiffies = TEN_DAYS * config.jiffies_per_second as u32;
+    for name in ["NAT_IN", "NAT_OUT"] {
+        let mut map: HashMap<_, Tuple<V>, Mapping<V>> =
+            open(&format!("{name}{family}")).try_into().expect("a hash of mappings");
+        let known: Vec<_> = map.iter().filter_map(Result::ok).collect();
+        for (tuple, mapping) in known {
+            let expires_at = mapping.expires_at.wrapping_sub(jiffies);
+            map.insert(tuple, Mapping { expires_at, ..mapping }, 0).expect("it has its place");
+        }
+    }
+}
+
 fn open(name: &str) -> Map {
     let path = format!("/sys/fs/bpf/netplug/v{LAYOUT}/{name}");
     MapData::from_pin(&path)

@@ -73,6 +73,12 @@ impl Outside {
         &self.namespace
     }
 
+    /// Its servers.
+    #[must_use]
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     /// Answers on `port` of each of its addresses, as [`OUTSIDE`] and as [`INTRANET`], TCP and UDP.
     #[track_caller]
     pub fn listen(&self, port: u16) {

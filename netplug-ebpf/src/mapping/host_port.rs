@@ -9,9 +9,10 @@ use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::decide::opening::is_first;
-use netplug_common::maps::config::Config;
+use netplug_common::maps::config::{Config, MASQUERADE};
+use netplug_common::maps::flow::UNTOUCHED;
 use netplug_common::maps::host_port::HostPort;
-use netplug_common::maps::nat::{HOST_PORT, Mapping, SPARE};
+use netplug_common::maps::nat::{HOST_PORT, Mapping, SPARE, TRANSLATED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 
 use super::{Clock, touch};
@@ -31,6 +32,9 @@ pub fn called<V: Apart>(
     scratch: &mut Scratch<V>,
 ) -> Result<bool, Counter> {
     let Some(is_new) = find_pod(skb, packet, config, clock, scratch)? else { return Ok(false) };
+    if is_new && has_direct_twin(packet, clock, scratch) {
+        return Err(Counter::TupleInUse);
+    }
     match hold_halves(packet, clock, scratch, is_new) {
         0 => Ok(true),
         NO_ROOM => Err(Counter::MappingsFull),
@@ -44,13 +48,16 @@ const NO_ROOM: u32 = 2;
 /// Puts pod and port of a call into the scratch's `half`; whether they are of a HostPort's, rather than of a mapping. `None`: it
 /// is no call of a HostPort.
 #[inline(always)]
-fn find_pod<V: Header>(
+fn find_pod<V: Apart>(
     skb: Skb,
     packet: &Packet<V>,
     config: &Config,
     clock: &Clock,
     scratch: &mut Scratch<V>,
 ) -> Result<Option<bool>, Counter> {
+    if !may_be_call(&packet.tuple, config) {
+        return Ok(None);
+    }
     if let Some(known) = V::nat_in().get_ptr(&packet.tuple) {
         // SAFETY: the verifier knows the pointer to be a value's.
         let mapping = unsafe { &*known };
@@ -73,9 +80,113 @@ fn find_pod<V: Header>(
     if answers_itself(packet, clock, scratch) {
         return Ok(Some(false));
     }
-    let is_call = find_target(packet, config, scratch)
-        && (is_first(packet.tcp_flags) || !has_connection(skb, &packet.tuple));
-    Ok(is_call.then_some(true))
+    if !find_target(&packet.tuple, config, &mut scratch.half) {
+        return Ok(None);
+    }
+    if is_first(packet.tcp_flags) {
+        return Ok(Some(true));
+    }
+    if has_connection(skb, &packet.tuple) {
+        return Ok(None);
+    }
+    if may_answer_a_pods_call(packet, config) && !is_called_already(packet, clock, scratch) {
+        let has_searched = V::rebuild();
+        if V::nat_in().get_ptr(&packet.tuple).is_some() {
+            return Ok(None);
+        }
+        if !has_searched {
+            return Err(Counter::NoMapping);
+        }
+    }
+    Ok(Some(true))
+}
+
+/// Whether a packet to a HostPort may belong to a connection of a pod's that left by that port before it was a HostPort, and
+/// of which NAT_IN has lost the half.
+#[inline(always)]
+fn may_answer_a_pods_call<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    V::nat_in().get_ptr(&packet.tuple).is_none()
+        && packet.tuple.protocol == TCP
+        && config.flags & MASQUERADE != 0
+        && config.masquerade_ports.contains(packet.tuple.destination_port.get())
+        && V::fast_addresses(config).contains(&packet.tuple.destination)
+}
+
+/// The tuple of a call as the pod gets it, from the scratch's `half`; it stands in the scratch's `tuple`.
+#[inline(always)]
+fn address_to_pod<V: Header>(packet: &Packet<V>, scratch: &mut Scratch<V>) {
+    let Scratch { half, tuple, .. } = scratch;
+    *tuple = packet.tuple;
+    tuple.destination = half.address;
+    tuple.destination_port = half.port;
+}
+
+/// Whether another half of the HostPort's flow is there, by which it is one. The scratch's `half` has pod and port.
+#[inline(always)]
+fn is_called_already<V: Header>(
+    packet: &Packet<V>,
+    clock: &Clock,
+    scratch: &mut Scratch<V>,
+) -> bool {
+    address_to_pod(packet, scratch);
+    let tuple = &mut scratch.tuple;
+    if is_half(V::nat_in().get_ptr(&*tuple), SPARE, packet, clock) {
+        return true;
+    }
+    turn(tuple);
+    is_half(V::nat_out().get_ptr(&*tuple), HOST_PORT, packet, clock)
+}
+
+#[inline(always)]
+fn is_half<V: Header>(
+    half: Option<*const Mapping<V>>,
+    kind: u8,
+    call: &Packet<V>,
+    clock: &Clock,
+) -> bool {
+    let Some(half) = half else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let half = unsafe { &*half };
+    half.kind == kind
+        && half.address == call.tuple.destination
+        && half.port == call.tuple.destination_port
+        && !has_expired(half.expires_at, clock.low())
+}
+
+/// Whether the caller speaks with the pod by the very same port already, without a HostPort: the pod could not tell the two
+/// apart. It is known of flows that are cached. The scratch's `half` has pod and port. Out of line.
+#[inline(never)]
+fn has_direct_twin<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Scratch<V>) -> bool {
+    address_to_pod(packet, scratch);
+    let tuple = &mut scratch.tuple;
+    if is_live_and_untouched(tuple, clock) {
+        return true;
+    }
+    turn(tuple);
+    is_live_and_untouched(tuple, clock)
+}
+
+#[inline(always)]
+fn is_live_and_untouched<V: Header>(tuple: &Tuple<V>, clock: &Clock) -> bool {
+    let Some(flow) = V::flows().get_ptr(tuple) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe { (*flow).flags & UNTOUCHED != 0 && (*flow).revisit_at > clock.now }
+}
+
+/// Whether a packet goes to where HostPorts are, or to a pod: what goes elsewhere need not be looked for in maps of which each
+/// lookup is a cache miss.
+#[inline(always)]
+fn may_be_call<V: Header>(tuple: &Tuple<V>, config: &Config) -> bool {
+    V::fast_addresses(config).contains(&tuple.destination)
+        || maps::endpoint::<V>(&tuple.destination).is_some()
+        || maps::is_local::<V>(&tuple.destination)
+        || maps::host_port::<V>(&HostPort {
+            address: tuple.destination,
+            port: tuple.destination_port,
+            protocol: tuple.protocol,
+            _pad: [0; 5],
+        })
+        .is_some()
 }
 
 /// Whether a pod answers, by the node's address, a call that is its own, and of which NAT_IN has lost the half: the caller's
@@ -97,10 +208,9 @@ fn answers_itself<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Sc
         && !has_expired(known.expires_at, clock.low())
 }
 
-/// Puts the pod and port that a port of the node leads to into the scratch's `half`. Out of line.
+/// Puts the pod and port that the port of the node that `tuple` goes to leads to into `half`. Out of line.
 #[inline(never)]
-fn find_target<V: Header>(packet: &Packet<V>, config: &Config, scratch: &mut Scratch<V>) -> bool {
-    let tuple = &packet.tuple;
+fn find_target<V: Header>(tuple: &Tuple<V>, config: &Config, half: &mut Mapping<V>) -> bool {
     let mut wanted = HostPort {
         address: tuple.destination,
         port: tuple.destination_port,
@@ -120,8 +230,8 @@ fn find_target<V: Header>(packet: &Packet<V>, config: &Config, scratch: &mut Scr
             target
         }
     };
-    scratch.half.address = target.address;
-    scratch.half.port = target.port;
+    half.address = target.address;
+    half.port = target.port;
     true
 }
 
@@ -181,9 +291,9 @@ fn turn<V: Header>(tuple: &mut Tuple<V>) {
 pub fn hold<V: Apart>(key: &Tuple<V>, half: &Mapping<V>, packet: &Packet<V>, is_out: bool) -> u32 {
     let Some(config) = maps::config() else { return 0 };
     if is_out {
-        hold_in(V::nat_out(), key, half, packet, &Clock::inward(config))
+        hold_in(V::nat_out(), key, half, packet, &Clock::inward(config), true)
     } else {
-        hold_in(V::nat_in(), key, half, packet, &Clock::inward(config))
+        hold_in(V::nat_in(), key, half, packet, &Clock::inward(config), false)
     }
 }
 
@@ -194,6 +304,7 @@ fn hold_in<V: Apart>(
     half: &Mapping<V>,
     packet: &Packet<V>,
     clock: &Clock,
+    is_out: bool,
 ) -> u32 {
     if let Some(known) = table.get_ptr_mut(key) {
         // SAFETY: the verifier knows the pointer to be a value's.
@@ -202,7 +313,14 @@ fn hold_in<V: Apart>(
             touch(known, packet, clock);
             return 0;
         }
-        if held.kind != 0 && !has_expired(held.expires_at, clock.low()) {
+        // What the pod sends to a caller of its HostPort answers it, also where the pod spoke first. (A connection of TCP is
+        // the one or the other.)
+        let is_answer_from_now_on =
+            is_out && held.kind == TRANSLATED && packet.tuple.protocol == UDP;
+        if is_answer_from_now_on {
+            // Content if it is not cached.
+            let _ = V::flows().remove(key);
+        } else if held.kind != 0 && !has_expired(held.expires_at, clock.low()) {
             return IN_USE;
         }
     }
@@ -215,42 +333,70 @@ fn hold_in<V: Apart>(
 }
 
 /// Whether a packet answers a HostPort's call. Then the scratch's `tuple` is what it leaves as.
+///
+/// A flow whose halves have ended goes on while the port leads to the pod still: whom the pod answers knows the node only.
 #[inline(always)]
 pub fn answered<V: Header>(
     skb: Skb,
     packet: &Packet<V>,
+    config: &Config,
     clock: &Clock,
     scratch: &mut Scratch<V>,
 ) -> bool {
     let Scratch { half, tuple, .. } = scratch;
+    let out = V::nat_out().get_ptr_mut(&packet.tuple);
+    half.kind = 0;
+    if let Some(out) = out {
+        // SAFETY: the verifier knows the pointer to be a value's, here and below.
+        *half = unsafe { *out };
+        if half.kind != HOST_PORT && !has_expired(half.expires_at, clock.low()) {
+            return false;
+        }
+    }
     *tuple = packet.tuple;
     turn(tuple);
     let spare = V::nat_in().get_ptr_mut(&*tuple);
-    if let Some(known) = V::nat_out().get_ptr_mut(&packet.tuple) {
-        // SAFETY: the verifier knows the pointer to be a value's.
-        *half = unsafe { *known };
-        if half.kind != HOST_PORT || has_expired(half.expires_at, clock.low()) {
+    if half.kind != HOST_PORT {
+        match spare {
+            Some(spare) if unsafe { (*spare).kind == SPARE } => *half = unsafe { *spare },
+            _ => return false,
+        }
+    }
+    tuple.destination = half.address;
+    tuple.destination_port = half.port;
+    if has_expired(half.expires_at, clock.low()) {
+        let leads_here = !is_first(packet.tcp_flags)
+            && find_target(tuple, config, half)
+            && half.address == packet.tuple.source
+            && half.port == packet.tuple.source_port
+            && !is_anothers(tuple, clock);
+        if !leads_here {
             return false;
         }
-        touch(known, packet, clock);
+        half.address = tuple.destination;
+        half.port = tuple.destination_port;
+    }
+    if half.kind == HOST_PORT {
+        touch_half(out, packet, clock);
     } else {
-        let Some(known) = spare else { return false };
-        // SAFETY: as above.
-        *half = unsafe { *known };
-        if half.kind != SPARE || has_expired(half.expires_at, clock.low()) {
-            return false;
-        }
         half.kind = HOST_PORT;
+        touch(half, packet, clock);
         // Full: the next packet tries again.
         let _ = V::nat_out().insert(&packet.tuple, &*half, u64::from(BPF_ANY));
         report::count(skb, Counter::Healed);
     }
     touch_half(spare, packet, clock);
-    tuple.destination = half.address;
-    tuple.destination_port = half.port;
     touch_half(V::nat_in().get_ptr_mut(&*tuple), packet, clock);
     turn(tuple);
     true
+}
+
+/// Whether a caller's tuple is that of another flow by now.
+#[inline(always)]
+fn is_anothers<V: Header>(called: &Tuple<V>, clock: &Clock) -> bool {
+    let Some(half) = V::nat_in().get_ptr(called) else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    unsafe { (*half).kind != HOST_PORT && !has_expired((*half).expires_at, clock.low()) }
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, IDENTITY, MOVED, TRANSLATED};
+use netplug_common::maps::nat::{HOST, HOST_PORT, IDENTITY, MOVED, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
 use super::{Clock, half, touch};
@@ -65,12 +65,17 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
 /// been translated back; writes it where it is missing, and then returns `true`. What NAT_IN says of the flow counts.
 #[inline(always)]
 fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind: u8) -> bool {
-    if let Some(known) = V::nat_out().get_ptr_mut(sent)
+    if let Some(known) = V::nat_out().get_ptr_mut(sent) {
         // SAFETY: the verifier knows the pointer to be a value's.
-        && unsafe { (*known).kind } == kind
-    {
-        touch(known, packet, clock);
-        return false;
+        let held = unsafe { &*known };
+        if held.kind == kind {
+            touch(known, packet, clock);
+            return false;
+        }
+        // A HostPort's caller is answered by it.
+        if held.kind == HOST_PORT && !has_expired(held.expires_at, clock.low()) {
+            return false;
+        }
     }
     let Tuple { destination, destination_port, .. } = packet.tuple;
     let out = half(packet, clock, kind, destination, destination_port);

@@ -21,15 +21,17 @@ use crate::packet::Header;
 /// Writes every half of NAT_IN that NAT_OUT knows of and that is missing. `false`: not now, the last time was too
 /// recent.
 #[inline(always)]
-pub fn rebuild<V: Header>(clock: &Clock) -> bool {
-    let Some(state) = maps::nat_state::<V>() else { return false };
+pub fn rebuild<V: Header>() -> bool {
+    let (Some(state), Some(config)) = (maps::nat_state::<V>(), maps::config()) else {
+        return false;
+    };
     // SAFETY: takes nothing.
     let began = unsafe { helpers::bpf_ktime_get_ns() };
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs at once only do the work twice.
     if began < unsafe { (*state).rebuild_after } {
         return false;
     }
-    let mut now = clock.low();
+    let mut now = Clock::inward(config).low();
     // SAFETY: the callback has the signature that the helper calls (since Linux 5.13).
     unsafe {
         helpers::bpf_for_each_map_elem(

@@ -7,7 +7,8 @@
 //! # To itself
 //! A pod that calls its own HostPort is called by the node: it would not answer itself.
 //! # Dropped
-//! A call by the very ports of another one that the pod could not tell it from; what there is no room for.
+//! A call by the very ports of another one that the pod could not tell it from; what there is no room for; what may answer a
+//! connection of a pod's that left by the port before it was a HostPort, while the search for it pauses.
 
 use netplug_common::counter::Counter;
 
@@ -43,7 +44,11 @@ pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<bool, Cou
     if packet.kind != Kind::Plain && packet.kind != Kind::Optioned {
         return Ok(false);
     }
-    if !mapping::answered(skb, packet, &Clock::outward(config), scratch) {
+    // Most packets are no pod's, and need not be looked for in larger maps.
+    if maps::endpoint::<V>(&packet.tuple.source).is_none() {
+        return Ok(false);
+    }
+    if !mapping::answered(skb, packet, config, &Clock::outward(config), scratch) {
         return Ok(false);
     }
     become_tuple(skb, packet, &scratch.tuple)?;

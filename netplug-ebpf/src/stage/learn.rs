@@ -20,7 +20,7 @@ use netplug_common::decide::learn::{contradicts, flags};
 use netplug_common::decide::opening::Moment;
 use netplug_common::decide::rewrite::deltas;
 use netplug_common::maps::config::{Config, STEERING_ALWAYS};
-use netplug_common::maps::flow::Flow;
+use netplug_common::maps::flow::{Flow, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::Tuple;
 
@@ -125,7 +125,10 @@ fn fill<V: Header>(
 /// Writes the entry, and removes what it contradicts.
 #[inline(always)]
 fn write<V: Header>(visit: &Visit<V>, flow: &Flow<V>) -> Option<()> {
-    forget_twins::<V>(&flow.left, flow.flags);
+    // An untouched one contradicts nothing.
+    if flow.flags & UNTOUCHED == 0 {
+        forget_twins::<V>(&flow.left, flow.flags);
+    }
     match V::flows().get_ptr_mut(&visit.entered) {
         // Refreshed in place: an update of a known key takes a new element, and may evict another flow.
         // SAFETY: the verifier knows the pointer to be a value's; each field is one store.

@@ -262,7 +262,7 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
         if !may_have_lost_its_mapping(skb, packet, config) {
             return Ok(());
         }
-        let has_searched = mapping::rebuild::<V>(&clock);
+        let has_searched = V::rebuild();
         found = mapping::inbound(skb, packet, &clock, &mut to);
         if found == Found::Nothing && !has_searched && packet.tuple.protocol == TCP {
             // The host would answer with a reset, and it may be a live connection's. Whatever else it is, it is sent again.

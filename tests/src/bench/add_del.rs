@@ -7,6 +7,7 @@ use std::{io, io::Write};
 use serde_json::{Value, json};
 
 use super::engine::Outcome;
+use super::roads::with_host_ports;
 use super::rows::Row;
 use crate::namespace::Namespace;
 use crate::network::Network;
@@ -58,12 +59,17 @@ fn once(node: &Node, network: &Network, number: usize) -> io::Result<(Duration, 
     if !network.is_ours() {
         add += call(node, Verb::Add, "loopback", &lo, &lo_config)?.0;
     }
-    let plugin = &network.plugins[0];
-    let (took, result) =
-        call(node, Verb::Add, plugin_name(plugin), &of, &config(network, plugin, None))?;
-    add += took;
-    let with_result = config(network, plugin, Some(&result));
-    del += call(node, Verb::Del, plugin_name(plugin), &of, &with_result)?.0;
+    let mut result = None;
+    for plugin in &network.plugins {
+        let config = config(network, plugin, result.as_ref());
+        let (took, next) = call(node, Verb::Add, plugin_name(plugin), &of, &config)?;
+        add += took;
+        result = Some(next);
+    }
+    for plugin in network.plugins.iter().rev() {
+        let config = config(network, plugin, result.as_ref());
+        del += call(node, Verb::Del, plugin_name(plugin), &of, &config)?.0;
+    }
     if !network.is_ours() {
         del += call(node, Verb::Del, "loopback", &lo, &lo_config)?.0;
     }
@@ -71,28 +77,55 @@ fn once(node: &Node, network: &Network, number: usize) -> io::Result<(Duration, 
     Ok((add, del))
 }
 
-/// ADD and DEL, `times` times each, in turn by netplug and by loopback + bridge + host-local.
-pub fn rows(times: usize) -> io::Result<[Row; 2]> {
-    let networks =
-        [("loopback + bridge + host-local", Network::bridge()), ("netplug", Network::netplug())];
-    let nodes = networks.each_ref().map(|(_, network)| Node::with(network.clone()));
-    // One pod stays, so that neither has to make or remove what all pods share.
-    let _pods = nodes.each_ref().map(|node| node.add_pod("resident"));
-    let mut turns = [const { Vec::new() }; 4];
-    for number in 0..times {
-        for (index, (node, (_, network))) in nodes.iter().zip(&networks).enumerate() {
-            let (add, del) = once(node, network, number)?;
-            turns[index].push(add);
-            turns[2 + index].push(del);
+/// Two rows: ADD and DEL of the same pods.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// What is done, and what the figures count.
+    pub works: [&'static str; 2],
+    theirs: &'static str,
+    has_host_ports: bool,
+}
+
+/// Without a HostPort, and with one.
+pub const PLANS: [Plan; 2] = [
+    Plan {
+        works: ["CNI ADD, ns", "CNI DEL, ns"],
+        theirs: "loopback + bridge + host-local",
+        has_host_ports: false,
+    },
+    Plan {
+        works: ["CNI ADD with a HostPort, ns", "CNI DEL with a HostPort, ns"],
+        theirs: "loopback + bridge + host-local + portmap",
+        has_host_ports: true,
+    },
+];
+
+impl Plan {
+    /// ADD and DEL, `times` times each, in turn by netplug and by the reference plugins.
+    pub fn rows(self, times: usize) -> io::Result<[Row; 2]> {
+        let mut networks = [Network::bridge(), Network::netplug()];
+        if self.has_host_ports {
+            networks[0].plugins.push(json!({"type": "portmap", "snat": true}));
+            networks = networks.map(with_host_ports);
         }
+        let residents = [Network::bridge(), Network::netplug()];
+        let nodes = residents.map(Node::with);
+        // One pod stays, so that neither has to make or remove what all pods share.
+        let _pods = nodes.each_ref().map(|node| node.add_pod("resident"));
+        let mut turns = [const { Vec::new() }; 4];
+        for number in 0..times {
+            for (index, (node, network)) in nodes.iter().zip(&networks).enumerate() {
+                let (add, del) = once(node, network, number)?;
+                turns[index].push(add);
+                turns[2 + index].push(del);
+            }
+        }
+        let [add_theirs, add_ours, del_theirs, del_ours] = turns;
+        let row = |work, theirs, ours| Row {
+            work,
+            lanes: vec![Outcome::of_times(self.theirs, theirs), Outcome::of_times("netplug", ours)],
+        };
+        let [add, del] = self.works;
+        Ok([row(add, add_theirs, add_ours), row(del, del_theirs, del_ours)])
     }
-    let [add_theirs, add_ours, del_theirs, del_ours] = turns;
-    let row = |work, theirs, ours| Row {
-        work,
-        lanes: vec![
-            Outcome::of_times(networks[0].0, theirs),
-            Outcome::of_times(networks[1].0, ours),
-        ],
-    };
-    Ok([row("CNI ADD, ns", add_theirs, add_ours), row("CNI DEL, ns", del_theirs, del_ours)])
 }

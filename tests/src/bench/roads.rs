@@ -20,7 +20,7 @@ const HOST_PORT: u16 = 9_100;
 const POD_PORT: u16 = 8_090;
 
 /// Has an ADD ask for them, by whichever plugin serves them.
-fn with_host_ports(mut network: Network) -> Network {
+pub fn with_host_ports(mut network: Network) -> Network {
     let mapping = |number: u16, protocol: &str| {
         json!({
             "hostPort": HOST_PORT + number, "containerPort": POD_PORT + number, "protocol": protocol
@@ -121,7 +121,8 @@ impl Road {
         for family in Family::BOTH {
             services.extend(Service::both(PORT, &[server.at(family, PORT)]));
         }
-        services.extend(rules::fillers(Family::V4, fillers));
+        services
+            .extend(Family::BOTH.into_iter().flat_map(|family| rules::fillers(family, fillers)));
         rules::serve(node.namespace(), &services);
         // Behind the rules, which take those of portmap away that they find.
         let ported = node.add_pod_to("ported", &with_host_ports(node.network().clone()));

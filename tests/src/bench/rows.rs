@@ -1,8 +1,9 @@
 //! The rows of the table: which lanes race against each other. Later work adds its own here.
 
 use std::io;
+use std::net::SocketAddr;
 
-use super::engine::{Lane, Outcome, Pace, race};
+use super::engine::{Lane, Outcome};
 use super::lanes::{Connections, Datagrams, Requests};
 use super::roads::{Bare, Road};
 use crate::cast::Family;
@@ -18,115 +19,103 @@ pub struct Row {
     pub lanes: Vec<Outcome>,
 }
 
+/// Where all rows are measured.
+#[derive(Debug)]
+pub struct Places {
+    /// What no node network can beat.
+    pub bare: Bare,
+    /// A node of netplug's.
+    pub ours: Road,
+    /// Today's node.
+    pub today: Road,
+}
+
+/// Who takes part in a race.
+pub type Lanes<'p> = Vec<Box<dyn Lane + 'p>>;
+
+/// A row before it is measured: the work, and its lanes.
+pub type Plan = (&'static str, for<'p> fn(&'p Places, Family) -> io::Result<Lanes<'p>>);
+
+/// All that are measured in each family.
+pub const ROWS: [Plan; 8] = [
+    ("pod → pod, UDP, ns per packet", pod_to_pod),
+    ("pod → service → pod, UDP, ns per packet", pod_to_service),
+    ("pod → outside masqueraded, UDP, ns per packet", masqueraded),
+    ("pod → outside masqueraded, UDP request and answer, ns each", masqueraded_requests),
+    ("pod → outside masqueraded, TCP connect-request-close, ns each", masqueraded_connects),
+    ("outside → HostPort → pod, UDP, ns per packet", host_port),
+    ("outside → HostPort → pod, TCP connect-request-close, ns each", host_port_connects),
+    ("pod → pod, TCP connect-request-close, ns each", connects),
+];
+
 /// UDP between two pods of a node.
-pub fn pod_to_pod(
-    family: Family,
-    pace: Pace,
-    bare: &Bare,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let at = bare.at(family);
-    let mut lanes: Vec<Box<dyn Lane>> = vec![
-        Box::new(Datagrams::new("bare", &bare.client, &bare.server, at, at)?),
-        Box::new(Datagrams::new("bare again", &bare.client, &bare.server, again(at), again(at))?),
-    ];
-    for (name, road) in [("netplug", ours), ("bridge + br_netfilter", today)] {
+fn pod_to_pod(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    let mut lanes = bare_datagrams(places, family)?;
+    for (name, road) in [("netplug", &places.ours), ("bridge + br_netfilter", &places.today)] {
         let at = road.at(family);
-        let lane = Datagrams::new(name, road.client.namespace(), road.server.namespace(), at, at)?;
-        lanes.push(Box::new(lane));
+        let (client, server) = pods(road);
+        lanes.push(Box::new(Datagrams::new(name, client, server, at, at)?));
     }
-    Ok(Row { work: "pod → pod, UDP, ns per packet", lanes: race(&mut lanes, pace)? })
+    Ok(lanes)
 }
 
 /// UDP from a pod by a service to another pod of the node.
-pub fn pod_to_service(
-    family: Family,
-    pace: Pace,
-    bare: &Bare,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let at = bare.at(family);
-    let mut lanes: Vec<Box<dyn Lane>> = vec![
-        Box::new(Datagrams::new("bare", &bare.client, &bare.server, at, at)?),
-        Box::new(Datagrams::new("bare again", &bare.client, &bare.server, again(at), again(at))?),
-    ];
-    for (name, road) in [("netplug", ours), ("bridge + br_netfilter + kube-proxy", today)] {
-        let (client, server) = (road.client.namespace(), road.server.namespace());
-        lanes.push(Box::new(Datagrams::new(
-            name,
-            client,
-            server,
-            road.service(family),
-            road.at(family),
-        )?));
+fn pod_to_service(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    let mut lanes = bare_datagrams(places, family)?;
+    for (name, road) in
+        [("netplug", &places.ours), ("bridge + br_netfilter + kube-proxy", &places.today)]
+    {
+        let (client, server) = pods(road);
+        let (to, at) = (road.service(family), road.at(family));
+        lanes.push(Box::new(Datagrams::new(name, client, server, to, at)?));
     }
-    Ok(Row { work: "pod → service → pod, UDP, ns per packet", lanes: race(&mut lanes, pace)? })
+    Ok(lanes)
 }
 
-/// UDP from a pod to the outside, masqueraded.
-pub fn masqueraded(family: Family, pace: Pace, ours: &Road, today: &Road) -> io::Result<Row> {
-    let mut lanes = to_outside(family, ours, today, 9001, |name, client, server, to| {
+/// UDP over the bare pair, twice.
+fn bare_datagrams(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    let Bare { client, server } = &places.bare;
+    let at = places.bare.at(family);
+    Ok(vec![
+        Box::new(Datagrams::new("bare", client, server, at, at)?),
+        Box::new(Datagrams::new("bare again", client, server, again(at), again(at))?),
+    ])
+}
+
+/// UDP from a pod to the outside.
+fn masqueraded(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    to_outside(places, family, 9001, |name, client, server, to| {
         Ok(Box::new(Datagrams::new(name, client, server, to, to)?))
-    })?;
-    Ok(Row {
-        work: "pod → outside masqueraded, UDP, ns per packet",
-        lanes: race(&mut lanes, pace)?,
     })
 }
 
 /// UDP requests from a pod to the outside, one at a time.
-pub fn masqueraded_requests(
-    family: Family,
-    pace: Pace,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let mut lanes = to_outside(family, ours, today, 9003, |name, client, server, to| {
+fn masqueraded_requests(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    to_outside(places, family, 9003, |name, client, server, to| {
         Ok(Box::new(Requests::new(name, client, server, to, to)?))
-    })?;
-    Ok(Row {
-        work: "pod → outside masqueraded, UDP request and answer, ns each",
-        lanes: race(&mut lanes, pace)?,
     })
 }
 
 /// TCP connections from a pod to the outside.
-pub fn masqueraded_connects(
-    family: Family,
-    pace: Pace,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let mut lanes = to_outside(family, ours, today, 9005, |name, client, server, to| {
+fn masqueraded_connects(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    to_outside(places, family, 9005, |name, client, server, to| {
         Ok(Box::new(Connections::new(name, client, server, to, to)?))
-    })?;
-    Ok(Row {
-        work: "pod → outside masqueraded, TCP connect-request-close, ns each",
-        lanes: race(&mut lanes, pace)?,
     })
 }
 
 /// Lanes from a client to the outside, each to a port of its own from `port` on.
-fn to_outside<'r>(
+fn to_outside<'p>(
+    places: &'p Places,
     family: Family,
-    ours: &'r Road,
-    today: &'r Road,
     port: u16,
-    lane: impl Fn(
-        &str,
-        &'r Namespace,
-        &'r Namespace,
-        std::net::SocketAddr,
-    ) -> io::Result<Box<dyn Lane + 'r>>,
-) -> io::Result<Vec<Box<dyn Lane + 'r>>> {
+    lane: impl Fn(&str, &'p Namespace, &'p Namespace, SocketAddr) -> io::Result<Box<dyn Lane + 'p>>,
+) -> io::Result<Lanes<'p>> {
     let lanes = [
-        ("bridge + MASQUERADE", today, port),
-        ("bridge + MASQUERADE again", today, port + 1),
-        ("netplug", ours, port),
+        ("bridge + MASQUERADE", &places.today, port),
+        ("bridge + MASQUERADE again", &places.today, port + 1),
+        ("netplug", &places.ours, port),
     ];
-    let of = |(name, road, port): (&str, &'r Road, u16)| {
+    let of = |(name, road, port): (&str, &'p Road, u16)| {
         let mut to = road.outside(family);
         to.set_port(port);
         lane(name, road.client.namespace(), road.node.outside().namespace(), to)
@@ -135,82 +124,65 @@ fn to_outside<'r>(
 }
 
 /// UDP from the outside to a port of the node that leads to a pod.
-pub fn host_port(family: Family, pace: Pace, ours: &Road, today: &Road) -> io::Result<Row> {
-    let lane = |name: &str, road: &Road, number: u16| -> io::Result<Box<dyn Lane>> {
-        let (to, at) = road.host_port(family, number);
-        let (outside, server) = (road.node.outside().namespace(), road.ported.namespace());
+fn host_port(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    to_host_port(places, family, |name, outside, server, to, at| {
         Ok(Box::new(Datagrams::new(name, outside, server, to, at)?))
-    };
-    let mut lanes = vec![
-        lane("bridge + portmap", today, 0)?,
-        lane("bridge + portmap again", today, 1)?,
-        lane("netplug", ours, 0)?,
-    ];
-    Ok(Row {
-        work: "outside → HostPort → pod, UDP, ns per packet", lanes: race(&mut lanes, pace)?
     })
 }
 
 /// TCP connections from the outside to a port of the node that leads to a pod.
-pub fn host_port_connects(
-    family: Family,
-    pace: Pace,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let mut lanes: Vec<Box<dyn Lane + '_>> = Vec::new();
-    for (name, road, number) in
-        [("bridge + portmap", today, 0), ("bridge + portmap again", today, 1), ("netplug", ours, 0)]
-    {
-        let (to, at) = road.host_port(family, number);
-        let (outside, server) = (road.node.outside().namespace(), road.ported.namespace());
-        lanes.push(Box::new(Connections::new(name, outside, server, to, at)?));
-    }
-    Ok(Row {
-        work: "outside → HostPort → pod, TCP connect-request-close, ns each",
-        lanes: race(&mut lanes, pace)?,
+fn host_port_connects(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    to_host_port(places, family, |name, outside, server, to, at| {
+        Ok(Box::new(Connections::new(name, outside, server, to, at)?))
     })
+}
+
+/// Lanes from the outside to a pod by a HostPort, each to one of its own.
+fn to_host_port<'p>(
+    places: &'p Places,
+    family: Family,
+    lane: impl Fn(
+        &str,
+        &'p Namespace,
+        &'p Namespace,
+        SocketAddr,
+        SocketAddr,
+    ) -> io::Result<Box<dyn Lane + 'p>>,
+) -> io::Result<Lanes<'p>> {
+    let lanes = [
+        ("bridge + portmap", &places.today, 0),
+        ("bridge + portmap again", &places.today, 1),
+        ("netplug", &places.ours, 0),
+    ];
+    let of = |(name, road, number): (&str, &'p Road, u16)| {
+        let (to, at) = road.host_port(family, number);
+        lane(name, road.node.outside().namespace(), road.ported.namespace(), to, at)
+    };
+    lanes.into_iter().map(of).collect()
 }
 
 /// TCP connect, request, answer, close between two pods of a node.
-pub fn connects(
-    family: Family,
-    pace: Pace,
-    bare: &Bare,
-    ours: &Road,
-    today: &Road,
-) -> io::Result<Row> {
-    let at = bare.at(family);
-    let mut lanes: Vec<Box<dyn Lane + '_>> = Vec::new();
-    for (name, road) in [("bridge + br_netfilter", today), ("netplug", ours)] {
-        let at = road.at(family);
-        lanes.push(Box::new(Connections::new(
-            name,
-            road.client.namespace(),
-            road.server.namespace(),
-            at,
-            at,
-        )?));
-    }
-    let own = today.client.namespace();
-    let at_again = again(today.at(family));
-    let second = Connections::new(
-        "bridge + br_netfilter again",
-        own,
-        today.server.namespace(),
-        at_again,
-        at_again,
-    )?;
-    lanes.insert(1, Box::new(second));
-    lanes.push(Box::new(Connections::new("bare", &bare.client, &bare.server, at, at)?));
-    Ok(Row {
-        work: "pod → pod, TCP connect-request-close, ns each",
-        lanes: race(&mut lanes, pace)?,
-    })
+fn connects(places: &Places, family: Family) -> io::Result<Lanes<'_>> {
+    let Places { bare, ours, today } = places;
+    let (pair, own, other) = (bare.at(family), ours.at(family), today.at(family));
+    let lanes = [
+        ("bridge + br_netfilter", pods(today), other),
+        ("bridge + br_netfilter again", pods(today), again(other)),
+        ("netplug", pods(ours), own),
+        ("bare", (&bare.client, &bare.server), pair),
+    ];
+    let of = |(name, (client, server), at)| -> io::Result<Box<dyn Lane + '_>> {
+        Ok(Box::new(Connections::new(name, client, server, at, at)?))
+    };
+    lanes.into_iter().map(of).collect()
 }
 
 /// The next port, for the second socket of an A/A pair.
-fn again(mut at: std::net::SocketAddr) -> std::net::SocketAddr {
+fn again(mut at: SocketAddr) -> SocketAddr {
     at.set_port(at.port() + 1);
     at
+}
+
+fn pods(road: &Road) -> (&Namespace, &Namespace) {
+    (road.client.namespace(), road.server.namespace())
 }

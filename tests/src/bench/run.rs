@@ -7,7 +7,8 @@ use clap::Parser;
 use serde_json::json;
 
 use super::roads::{Bare, Road};
-use super::{Pace, add_del, rows, table};
+use super::rows::{Places, ROWS, Row};
+use super::{Pace, add_del, race, table};
 use crate::cast::Family;
 
 /// What netplug costs, beside what it replaces and beside a bare veth pair.
@@ -28,6 +29,9 @@ struct Options {
     /// ADDs and DELs to time.
     #[arg(long, default_value_t = 50)]
     pods: usize,
+    /// Only the rows in whose name this is found.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// The `bench` program.
@@ -45,28 +49,35 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> std::io::Result<()> {
     let pace = Pace { slice: Duration::from_millis(options.slice), rounds: options.rounds };
     let mut all = Vec::new();
-    let mut show = |row: rows::Row| {
+    let mut show = |row: Row| {
         if !options.json {
             println!("{}", table::text(&row));
         }
         all.push(table::json(&row));
     };
-    let bare = Bare::new();
-    let (ours, today) = (Road::netplug(options.services), Road::today(options.services));
-    for family in Family::BOTH {
-        if !options.json {
-            println!("— {family}");
+    let is_wanted = |work: &str| work.contains(&options.only);
+    let wanted = ROWS.into_iter().filter(|(work, _)| is_wanted(work));
+    if wanted.clone().next().is_some() {
+        let services = options.services;
+        let places = Places {
+            bare: Bare::new(),
+            ours: Road::netplug(services),
+            today: Road::today(services),
+        };
+        for family in Family::BOTH {
+            if !options.json {
+                println!("— {family}");
+            }
+            for (work, lanes) in wanted.clone() {
+                show(Row { work, lanes: race(&mut lanes(&places, family)?, pace)? });
+            }
         }
-        show(rows::pod_to_pod(family, pace, &bare, &ours, &today)?);
-        show(rows::pod_to_service(family, pace, &bare, &ours, &today)?);
-        show(rows::masqueraded(family, pace, &ours, &today)?);
-        show(rows::masqueraded_requests(family, pace, &ours, &today)?);
-        show(rows::masqueraded_connects(family, pace, &ours, &today)?);
-        show(rows::host_port(family, pace, &ours, &today)?);
-        show(rows::host_port_connects(family, pace, &ours, &today)?);
-        show(rows::connects(family, pace, &bare, &ours, &today)?);
     }
-    add_del::rows(options.pods)?.into_iter().for_each(&mut show);
+    for plan in
+        add_del::PLANS.into_iter().filter(|plan| plan.works.iter().any(|work| is_wanted(work)))
+    {
+        plan.rows(options.pods)?.into_iter().for_each(&mut show);
+    }
     if options.json {
         println!("{}", json!({"services": options.services, "rows": all}));
     }
