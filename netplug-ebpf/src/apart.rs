@@ -51,7 +51,7 @@ pub trait Apart: Header {
     /// [`mapping::hold`].
     fn hold(key: &Tuple<Self>, half: &Mapping<Self>, packet: &Packet<Self>, is_out: bool) -> u32;
     /// [`mapping::sweep`].
-    fn sweep() -> bool;
+    fn sweep(is_full: bool) -> bool;
     /// [`mapping::rebuild`].
     fn rebuild() -> bool;
     /// [`mapping::find`].
@@ -162,8 +162,8 @@ macro_rules! family {
                 $hold(key, half, packet, u32::from(is_out))
             }
             #[inline(always)]
-            fn sweep() -> bool {
-                $sweep() != 0
+            fn sweep(is_full: bool) -> bool {
+                $sweep(u32::from(is_full)) != 0
             }
             #[inline(always)]
             fn rebuild() -> bool {
@@ -346,8 +346,8 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $sweep() -> u32 {
-            u32::from(mapping::sweep::<$family>())
+        extern "C" fn $sweep(is_full: u32) -> u32 {
+            u32::from(mapping::sweep::<$family>(is_full != 0))
         }
 
         #[unsafe(no_mangle)]

@@ -232,7 +232,13 @@ pub fn host_port<V: Maps>(wanted: &HostPort<V>) -> Option<&'static Target<V>> {
     unsafe { V::host_ports().get(wanted) }
 }
 
-/// Whether an address is the node's, as userspace knows it.
+/// Whether an address is an uplink's, or another of the node's that userspace has told of.
+#[inline(always)]
+pub fn is_nodes<V: Maps>(config: &Config, address: &V::Address) -> bool {
+    V::fast_addresses(config).contains(address) || is_local::<V>(address)
+}
+
+/// Whether an address is in LOCALS.
 #[inline(always)]
 pub fn is_local<V: Maps>(address: &V::Address) -> bool {
     // SAFETY: as above.

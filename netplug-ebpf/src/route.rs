@@ -18,6 +18,7 @@ pub struct Lookup {
     protocol: u8,
     source_port: [u8; 2],
     destination_port: [u8; 2],
+    /// Given: the packet's length; found: the route's MTU, in bytes (Linux 5.12).
     length: u16,
     ifindex: u32,
     flow_information: u32,
@@ -28,7 +29,8 @@ pub struct Lookup {
     destination_mac: Mac,
 }
 
-/// The MAC of the next hop towards `tuple`'s destination by the device `ifindex`; `None` where there is no route, or the
+/// The MAC of the next hop towards `tuple`'s destination by the device `ifindex`, and the route's MTU in L3 bytes, 0 where the
+/// kernel does not tell; `None` where there is no route, or the
 /// neighbour is not known. `lookup` is to work on.
 #[inline(always)]
 pub fn next_hop<V: Header>(
@@ -36,14 +38,14 @@ pub fn next_hop<V: Header>(
     tuple: &Tuple<V>,
     ifindex: u32,
     lookup: &mut Lookup,
-) -> Option<Mac> {
+) -> Option<(Mac, u32)> {
     *lookup = Lookup {
         family: V::ADDRESS_FAMILY,
         protocol: tuple.protocol,
         // `bpf_redirect_neigh` asks without ports (`__bpf_redirect_neigh_v4`, `_v6`, net/core/filter.c).
         source_port: [0; 2],
         destination_port: [0; 2],
-        // Any length that no MTU refuses: what is too long, the flow cache finds.
+        // Any length that no MTU refuses, and not 0, for which no MTU is told: what is too long, the flow cache finds.
         length: 1,
         ifindex,
         flow_information: V::flow_information(skb),
@@ -65,5 +67,7 @@ pub fn next_hop<V: Header>(
             BPF_FIB_LOOKUP_OUTPUT,
         )
     };
-    (answer == 0).then_some(lookup.destination_mac)
+    let mtu = u32::from(lookup.length);
+    // A kernel that does not tell leaves what it was asked.
+    (answer == 0).then_some((lookup.destination_mac, if mtu > 1 { mtu } else { 0 }))
 }

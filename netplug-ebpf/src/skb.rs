@@ -10,8 +10,9 @@ use aya_ebpf::helpers::generated as helpers;
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET: u32 = 14;
 
-/// `PACKET_HOST` (include/uapi/linux/if_packet.h).
+/// `PACKET_HOST` and `PACKET_OTHERHOST` (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 
 /// A packet in the kernel's hands. All offsets are from the start of the Ethernet header.
 #[derive(Clone, Copy)]
@@ -122,6 +123,18 @@ impl Skb {
     #[inline(always)]
     pub fn vlan(self) -> u32 {
         field!(self, vlan_tci) & 0x0fff
+    }
+
+    /// Whether it came with the tag of a VLAN, for another interface.
+    #[inline(always)]
+    pub fn is_of_vlan(self) -> bool {
+        self.is_tagged() && self.vlan() != 0
+    }
+
+    /// Whether its MAC is another station's, so that the host will drop it: an interface that listens to all sees such, too.
+    #[inline(always)]
+    pub fn is_for_another_station(self) -> bool {
+        field!(self, pkt_type) == PACKET_OTHERHOST
     }
 
     /// The interface that the program runs on.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use netplug_tests::amnesia::Table;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::OUTSIDE;
-use netplug_tests::traffic::Dial;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
+use netplug_tests::traffic::{Dial, IMPATIENCE};
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Direct, Learn};
@@ -90,4 +90,34 @@ fn flushing_under_load_breaks_nothing(
     let scene = Scene::steered(Learn);
     scene.node.outside().listen(PORT);
     under_load(&scene, ip, protocol, || drop(scene.node.netplug("flush")));
+}
+
+/// What is noted of a call from outside may be gone before the host has let it through.
+#[rstest]
+fn visits_may_vanish_while_connections_open(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let forgetting = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                Table::Visits.forget(scene.node.namespace(), 1, &mut 1);
+            }
+        });
+        let failed: Vec<_> = (0..300)
+            .filter_map(|number| {
+                let dial = scene.node.outside().dial(scene.web.at(ip, PORT));
+                let dial = dial.from_port(20_000 + number).patience(IMPATIENCE);
+                // A datagram may be lost, and is sent again, from the same port; segments are sent again by themselves.
+                let mut talk = dial.open(protocol);
+                let asked = (0..4).find_map(|_| talk.as_mut().ok()?.ask("hello").ok());
+                asked.is_none().then_some(number)
+            })
+            .collect();
+        done.store(true, Ordering::SeqCst);
+        forgetting.join().expect("all maps can be opened");
+        assert_eq!(failed, Vec::<u16>::new(), "{}", scene.node.netplug("nat"));
+    });
 }

@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::OUTSIDE;
+use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::node::Node;
+use netplug_tests::rules;
+use netplug_tests::traffic::Protocol;
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Learn};
@@ -86,4 +91,28 @@ fn a_cached_datagram_flow_is_not_forgotten_sooner_than_another() {
     };
     assert_eq!(seconds("nf_conntrack_udp_timeout"), 30 + 11);
     assert_eq!(seconds("nf_conntrack_udp_timeout_stream"), 120 + 11);
+}
+
+/// Where the sysctls cannot be set, kube-proxy's rules would drop what of a learned connection conntrack has not seen.
+#[rstest]
+fn where_conntrack_is_not_liberal_no_connection_is_learned(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let liberal = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
+    node.namespace().run(&format!("mount --bind {liberal} {liberal}"));
+    node.namespace().run(&format!("mount -o remount,ro,bind {liberal}"));
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    rules::serve(node.namespace(), &rules::Service::both(80, &[web.at(ip, PORT)]));
+    let service = rules::Service::new(Protocol::Tcp, 80, &[web.at(ip, PORT)]).at;
+    for dial in
+        [node.outside().dial(web.at(ip, PORT)), client.dial(web.at(ip, PORT)), client.dial(service)]
+    {
+        let mut talk = dial.tcp().unwrap();
+        talk.ask_times(20).unwrap();
+        talk.fetch_bulk(2_000_000).unwrap();
+    }
+    assert_eq!(Counters::of(&node).get(Counter::Learned), 0);
 }

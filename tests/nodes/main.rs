@@ -25,6 +25,7 @@ mod settings;
 mod steady;
 mod storm;
 mod unload;
+mod uplinks;
 mod views;
 mod watch;
 mod without_netplug;

@@ -139,3 +139,21 @@ fn what_nobody_misses_gives_way(
     node.netplug("flush");
     before.ask("still?").unwrap();
 }
+
+/// By the low bits of the kernel's time, what ended weeks ago would seem alive again.
+#[rstest]
+fn what_has_ended_does_not_stay_for_days(#[values(V4, V6)] ip: Family) {
+    let node = Node::with(Learn.network());
+    let client = node.add_pod("client");
+    node.outside().listen(PORT);
+    let mut silent: Vec<_> = (0..5).map(|_| client.dial(outside(ip)).udp().unwrap()).collect();
+    silent.iter_mut().for_each(|talk| drop(talk.ask("then silent").unwrap()));
+    let mut open = client.dial(outside(ip)).tcp().unwrap();
+    open.ask("stays").unwrap();
+    mappings::age(node.namespace(), 3_600);
+    assert_eq!(mappings::count(node.namespace(), ip), [6, 6]);
+    mappings::last_swept_long_ago(node.namespace());
+    client.dial(outside(ip)).udp().unwrap().ask("anew").unwrap();
+    assert_eq!(mappings::count(node.namespace(), ip), [2, 2]);
+    open.ask("still?").unwrap();
+}

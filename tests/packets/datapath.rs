@@ -1,5 +1,6 @@
 //! The shipped programs with maps of a test's own.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -24,6 +25,7 @@ use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Port, Tuple};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, WEB};
 use netplug_tests::packet::{Packet, assert_same};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The interface that test runs take place on: `lo`, the only one that every machine has.
 pub const HERE: u32 = 1;
@@ -115,6 +117,7 @@ impl Datapath {
 
     /// The same, with the programs built to log up to `level`, as `aya-log` counts.
     pub fn logging(level: u8) -> Self {
+        own_namespace();
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &level, false);
         let mut object = loader.load(netplug::datapath::object()).unwrap();
@@ -326,6 +329,16 @@ impl Datapath {
         assert_eq!(got, SHOT, "{packet}");
         assert_eq!(self.counted(reason), before + 1, "{packet}");
     }
+}
+
+/// Gives the calling thread a network namespace whose loopback device has the node's MAC, as an uplink would: the kernel tells
+/// by it which packets of a test run are for the node.
+fn own_namespace() {
+    // SAFETY: the thread shares nothing of its network namespace that it would miss.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a test may have a network namespace");
+    let mac = NODE_1.mac.map(|octet| format!("{octet:02x}")).join(":");
+    let done = Command::new("ip").args(["link", "set", "lo", "address", &mac, "up"]).status();
+    assert!(done.expect("ip is installed").success());
 }
 
 fn test_run(program: &SchedClassifier, received_by: u32, bytes: &[u8]) -> (i32, Vec<u8>) {

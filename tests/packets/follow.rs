@@ -123,16 +123,21 @@ fn a_packet_with_its_last_hop_visits() {
 }
 
 #[test]
-fn an_opening_voids_and_a_closing_visits() {
+fn openings_and_resets_void_and_a_closing_visits() {
     fn run<V: Family>() {
         let mut datapath = Datapath::new();
         let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
         datapath.learned(tuple, flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE));
         let to = |segment| eth(CLIENT, GATEWAY) / ip(of::<V>(), CLIENT, WEB) / segment;
-        for closing in [tcp(40000, 80).fin().ack(), tcp(40000, 80).rst()] {
-            datapath.enters(&to(closing), NEXT, &to(closing));
-            assert!(datapath.knows(&tuple));
-        }
+        let answers = tuple.reversed();
+        datapath.learned(answers, flow(&answers, answers, UNTOUCHED | SAME_BRIDGE));
+        let fin = tcp(40000, 80).fin().ack();
+        datapath.enters(&to(fin), NEXT, &to(fin));
+        assert!(datapath.knows(&tuple) && datapath.knows(&answers));
+        // Both sides may go on, if it is not heeded.
+        datapath.enters(&to(tcp(40000, 80).rst()), NEXT, &to(tcp(40000, 80).rst()));
+        assert!(!datapath.knows(&tuple) && !datapath.knows(&answers));
+        datapath.learned(tuple, flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE));
         datapath.enters(&to(tcp(40000, 80).syn()), NEXT, &to(tcp(40000, 80).syn()));
         assert!(!datapath.knows(&tuple));
     }

@@ -5,7 +5,7 @@ use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{LEARN_TCP, STEERING_ALWAYS};
 use netplug_common::maps::flow::{Flow, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
-use netplug_tests::cast::{Actor, CLIENT, GATEWAY, SERVICE, WEB};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, SERVICE, WEB};
 use netplug_tests::packet::{Ip, Packet, eth, ip, payload, tcp, udp};
 
 use crate::datapath::{Datapath, EPOCH, Family, HERE, NEXT, THERE, flow, tuple};
@@ -246,6 +246,44 @@ fn a_revisit_gives_a_flow_another_term() {
         assert_eq!(found, Flow { revisit_at: found.revisit_at, ..due });
         let through = packet::<V>(UDP, WEB, 80, 64);
         assert_eq!(datapath.run("from_pod", HERE, &through).0, crate::datapath::REDIRECT);
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// A call from outside to a pod's own address is noted for masquerade's sake, and learned from only where others are.
+#[test]
+fn a_call_from_outside_is_not_learned_where_tcp_is_not() {
+    fn run<V: Family>() {
+        for learns in [true, false] {
+            let mut datapath = Datapath::with_web_here();
+            if !learns {
+                datapath.configure(|config| config.flags &= !LEARN_TCP);
+            }
+            let data = |hops| {
+                eth(OUTSIDE, NODE_1)
+                    / ip(of::<V>(), OUTSIDE, WEB).ttl(hops)
+                    / tcp(40_000, 80).ack()
+                    / payload(DATA)
+            };
+            assert_eq!(datapath.run("from_uplink", HERE, &data(64)).0, NEXT);
+            datapath.carry::<V>();
+            datapath.run("to_pod", HERE, &data(63));
+            assert_eq!(datapath.counted(Counter::Learned), u64::from(learns));
+        }
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// A host that sets hops as it likes is to set each packet's.
+#[test]
+fn what_has_not_just_one_hop_less_is_not_learned() {
+    fn run<V: Family>() {
+        for (hops, learned) in [(63, 1), (64, 0), (62, 0), (200, 0)] {
+            let mut datapath = Datapath::with_web_here();
+            datapath.visits::<V>(&packet::<V>(UDP, WEB, 80, 64));
+            datapath.run("to_pod", HERE, &packet::<V>(UDP, WEB, 80, hops));
+            assert_eq!(datapath.counted(Counter::Learned), learned, "{hops}");
+        }
     }
     both((run::<V4>, run::<V6>));
 }

@@ -5,7 +5,7 @@ use netplug_common::decide::mapping_life::{Lifetimes, Stage};
 use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::LAYOUT;
 use netplug_common::maps::config::Config;
-use netplug_common::maps::nat::{Mapping, TRANSLATED};
+use netplug_common::maps::nat::{Mapping, NatState, TRANSLATED};
 use netplug_common::tuple::{Port, TCP, Tuple};
 
 use crate::cast::Family;
@@ -43,17 +43,59 @@ pub fn fill(node: &Namespace, family: Family, filling: Filling) {
 /// # Panics
 /// Where nothing is loaded.
 pub fn end_all(node: &Namespace) {
+    age(node, 10 * 24 * 3_600);
+}
+
+/// Makes all mappings of both families so many seconds older.
+///
+/// # Panics
+/// Where nothing is loaded.
+pub fn age(node: &Namespace, seconds: u32) {
     node.enter(|| {
-        end_all_of::<V4>('4');
-        end_all_of::<V6>('6');
+        age_of::<V4>('4', seconds);
+        age_of::<V6>('6', seconds);
     });
 }
 
-fn end_all_of<V: IpVersion>(family: char) {
-    const TEN_DAYS: u32 = 10 * 24 * 3_600;
+/// Has the last search for mappings that have ended be two days ago.
+///
+/// # Panics
+/// Where nothing is loaded.
+pub fn last_swept_long_ago(node: &Namespace) {
+    const TWO_DAYS: u64 = 2 * 24 * 3_600 * 1_000_000_000;
+    node.enter(|| {
+        let mut states: Array<_, NatState> = open("NAT_STATE").try_into().expect("an array");
+        for family in 0..2 {
+            let state = states.get(&family, 0).expect("each family has an entry");
+            let state = NatState { sweep_after: TWO_DAYS.wrapping_neg(), ..state };
+            states.set(family, state, 0).expect("it can be written");
+        }
+    });
+}
+
+/// How many entries NAT_IN and NAT_OUT have of one family, ended ones too.
+///
+/// # Panics
+/// Where nothing is loaded.
+#[must_use]
+pub fn count(node: &Namespace, family: Family) -> [usize; 2] {
+    fn of<V: IpVersion>(name: &str, family: char) -> usize {
+        let map: HashMap<_, Tuple<V>, Mapping<V>> =
+            open(&format!("{name}{family}")).try_into().expect("a hash of mappings");
+        map.iter().filter_map(Result::ok).count()
+    }
+    node.enter(|| {
+        ["NAT_IN", "NAT_OUT"].map(|name| match family {
+            Family::V4 => of::<V4>(name, '4'),
+            Family::V6 => of::<V6>(name, '6'),
+        })
+    })
+}
+
+fn age_of<V: IpVersion>(family: char, seconds: u32) {
     let config: Array<_, Config> = open("CONFIG").try_into().expect("an array");
     let config = config.get(&0, 0).expect("CONFIG has an entry");
-    let jiffies = TEN_DAYS * config.jiffies_per_second as u32;
+    let jiffies = seconds * config.jiffies_per_second as u32;
     for name in ["NAT_IN", "NAT_OUT"] {
         let mut map: HashMap<_, Tuple<V>, Mapping<V>> =
             open(&format!("{name}{family}")).try_into().expect("a hash of mappings");

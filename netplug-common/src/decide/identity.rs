@@ -7,7 +7,8 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
 pub struct Identity {
-    /// Length of the L3 packet in bytes, and its protocol in the high byte.
+    /// Length of the L3 packet in bytes, and in the two high bytes its protocol and the hops that are left when it leaves: one less
+    /// than when it entered. A host that sets them otherwise is to see each packet.
     pub length: u32,
     /// IPv4 identification and type of service (RFC 791); for IPv6 the word with traffic class and flow label. A host that
     /// marks some packets (DSCP) is to see each of them.
@@ -21,10 +22,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Puts length and protocol into one word.
+    /// Puts length, hops and protocol into one word.
     #[inline(always)]
     #[must_use]
-    pub const fn length_word(length: u32, protocol: u8) -> u32 {
-        length | (protocol as u32) << 24
+    pub const fn length_word(length: u32, hops: u8, protocol: u8) -> u32 {
+        (length & 0xffff) | (hops as u32) << 16 | (protocol as u32) << 24
     }
 }

@@ -71,8 +71,14 @@ pub enum Stage {
     CallerClosed = 2,
     /// The other side has, and the caller may send.
     CalledClosed = 3,
-    /// Both have, or one sent a RST. Only a new opening leads back.
+    /// Both have. Only a new opening leads back.
     Closed = 4,
+    /// One sent a RST. It may not have been heeded (RFC 5961 §3): where both sides go on, so does the connection.
+    Reset = 5,
+    /// After a RST the caller went on.
+    CallerGoesOn = 6,
+    /// After a RST the other side went on.
+    CalledGoesOn = 7,
 }
 
 impl Stage {
@@ -85,8 +91,18 @@ impl Stage {
             1 => Self::Established,
             2 => Self::CallerClosed,
             3 => Self::CalledClosed,
+            5 => Self::Reset,
+            6 => Self::CallerGoesOn,
+            7 => Self::CalledGoesOn,
             _ => Self::Closed,
         }
+    }
+
+    /// Whether nothing more is to come of a flow, as far as was seen.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
     }
 }
 
@@ -104,7 +120,7 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
     }
     match (moment(flags), before) {
         (Moment::Opening, _) => Stage::Opening,
-        (Moment::Closing, _) if flags & RST != 0 => Stage::Closed,
+        (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
         (Moment::Closing, Some(Stage::Closed)) => Stage::Closed,
         (Moment::Closing, Some(Stage::CallerClosed)) if is_answer => Stage::Closed,
         (Moment::Closing, Some(Stage::CalledClosed)) if !is_answer => Stage::Closed,
@@ -114,6 +130,10 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
             Moment::Underway,
             Some(stage @ (Stage::CallerClosed | Stage::CalledClosed | Stage::Closed)),
         ) => stage,
+        (Moment::Underway, Some(Stage::CallerGoesOn)) if !is_answer => Stage::CallerGoesOn,
+        (Moment::Underway, Some(Stage::CalledGoesOn)) if is_answer => Stage::CalledGoesOn,
+        (Moment::Underway, Some(Stage::Reset)) if is_answer => Stage::CalledGoesOn,
+        (Moment::Underway, Some(Stage::Reset)) => Stage::CallerGoesOn,
         (Moment::Underway, _) => Stage::Established,
     }
 }
@@ -125,8 +145,10 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
 pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, left: u32) -> bool {
     match stage {
         Stage::Established | Stage::CallerClosed | Stage::CalledClosed => false,
-        Stage::Closed => true,
-        Stage::Opening => left + 1 < lifetimes.seconds(protocol, stage),
+        Stage::Closed | Stage::Reset => true,
+        Stage::Opening | Stage::CallerGoesOn | Stage::CalledGoesOn => {
+            left + 1 < lifetimes.seconds(protocol, stage)
+        }
     }
 }
 
@@ -167,7 +189,7 @@ mod tests {
             (FIN | ACK, ANSWER, Stage::Closed),
             (ACK, CALL, Stage::Closed),
             (SYN, CALL, Stage::Opening),
-            (RST, ANSWER, Stage::Closed),
+            (RST, ANSWER, Stage::Reset),
         ]);
     }
 
@@ -179,6 +201,32 @@ mod tests {
             (ACK, CALL, Stage::CalledClosed),
             (FIN | ACK, CALL, Stage::Closed),
         ]);
+    }
+
+    #[test]
+    fn a_reset_ends_a_connection_unless_both_sides_go_on() {
+        goes(&[
+            (ACK, CALL, Stage::Established),
+            (RST, ANSWER, Stage::Reset),
+            // What was under way when the caller was told.
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (RST, ANSWER, Stage::Reset),
+            (ACK, ANSWER, Stage::CalledGoesOn),
+            (ACK, ANSWER, Stage::CalledGoesOn),
+            (ACK, CALL, Stage::Established),
+            (RST, CALL, Stage::Reset),
+            (SYN, CALL, Stage::Opening),
+        ]);
+    }
+
+    #[test]
+    fn each_stage_has_its_number() {
+        for number in 0..=7 {
+            assert_eq!(Stage::of(number) as u8, number);
+        }
+        assert_eq!(Stage::of(8), Stage::Closed);
+        assert!(Stage::Reset.has_ended() && !Stage::CallerGoesOn.has_ended());
     }
 
     #[test]
@@ -212,7 +260,7 @@ mod tests {
         for stage in [Stage::Established, Stage::CallerClosed, Stage::CalledClosed] {
             assert!(!may(stage, 0));
         }
-        assert!(may(Stage::Closed, 120));
+        assert!(may(Stage::Closed, 120) && may(Stage::Reset, 120));
         assert!(!may(Stage::Opening, 120) && !may(Stage::Opening, 119));
         assert!(may(Stage::Opening, 118));
     }

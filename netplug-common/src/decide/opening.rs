@@ -41,6 +41,13 @@ pub const fn is_first(flags: u8) -> bool {
     flags & (SYN | ACK | FIN | RST) == SYN
 }
 
+/// Whether the segment accepts a connection: SYN-ACK.
+#[inline(always)]
+#[must_use]
+pub const fn accepts(flags: u8) -> bool {
+    flags & (SYN | ACK | FIN | RST) == SYN | ACK
+}
+
 /// The flags of a TCP segment that stands where an SCTP packet does whose first chunk is of the type `chunk`
 /// (RFC 9260 §3.2).
 #[inline(always)]
@@ -84,6 +91,7 @@ mod tests {
             };
             assert_eq!(moment(flags), expected, "{flags:#04x}");
             assert_eq!(is_first(flags), flags & 0x17 == SYN, "{flags:#04x}");
+            assert_eq!(accepts(flags), flags & 0x17 == SYN | ACK, "{flags:#04x}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! HOSTPORTS4, HOSTPORTS6: ports of the node that lead to a pod. LOCALS4, LOCALS6: the node's addresses, by which
 //! HostPorts of any address are called.
 //! Shape    HOSTPORTS: hash, HostPort → Target, 16,384 entries each. LOCALS: hash, address → (), 16,384 entries each
-//! Writes   userspace: ADD and DEL, after the endpoint is registered and before it is forgotten; LOCALS also `netplug watch`
+//! Writes   userspace: ADD and DEL, after the endpoint is registered and before it is forgotten; LOCALS also `netplug watch`, and
+//!          whoever finds more uplinks than CONFIG names
 //! Reads    `from_uplink` and `from_pod` on a miss, the socket hooks; only where CONFIG says that there are any
 //! Ends     with DEL
 //! Missing  the port is the host's. LOCALS: a process of the node that calls a HostPort of any address by this one finds the

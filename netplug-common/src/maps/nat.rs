@@ -3,8 +3,8 @@
 //!          NAT_IN by the answers' tuple as it arrives from outside
 //! Writes   `to_uplink` and `from_uplink`; each writes the half it finds missing
 //! Reads    `to_uplink` and `from_uplink`, on the miss path; `netplug nat`
-//! Ends     past `expires_at` it counts no more, and a new one may take its place; where the map is full, those that have
-//!          ended are removed, and then those that carry no data
+//! Ends     past `expires_at` it counts no more, and a new one may take its place; once a day those that have ended are
+//!          removed, and where the map is full at once, and then those that carry no data
 //! Missing  one half is written again from the other. Both: the same port is chosen again, if it is still free
 //! Order    addresses and ports as on the wire
 //! Units    expires_at in jiffies, the low 32 bits
@@ -55,7 +55,7 @@ plain_old_data!(Mapping<V> { 12, 24 });
 pub struct NatState {
     /// From when on NAT_IN may be rebuilt from NAT_OUT again: nanoseconds of the monotonic clock.
     pub rebuild_after: u64,
-    /// From when on a full map may be swept again.
+    /// From when on a full map may be swept again; a day later, any is.
     pub sweep_after: u64,
     /// Whether there was ever a [`MOVED`] one: else nothing of the host's own is looked up.
     pub moved: u64,

@@ -1,7 +1,7 @@
 //! UPLINKS: where packets leave the node, and as whom.
 //! Shape    hash, ifindex → uplink, 64 entries
 //! Writes   userspace
-//! Reads    `to_uplink` when a flow is masqueraded, `from_uplink` when a mapping is to be healed
+//! Reads    `to_uplink` when a flow is masqueraded or learned, `from_uplink` when a mapping is to be healed
 //! Ends     when the interface is no longer an uplink
 //! Missing  nothing is masqueraded there
 //! Order    addresses as on the wire
@@ -18,6 +18,6 @@ pub struct UplinkEntry {
     pub address6: Ipv6,
     /// What IPv4 packets of pods get as their source.
     pub address4: Ipv4,
-    /// Always zero.
-    pub _pad: [u8; 4],
+    /// The smallest MTU that a route by it has of its own, in L3 bytes; 0: none has. (`bpf_fib_lookup` tells of locked ones only.)
+    pub route_mtu: u32,
 }

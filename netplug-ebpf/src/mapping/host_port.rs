@@ -109,7 +109,7 @@ fn may_answer_a_pods_call<V: Header>(packet: &Packet<V>, config: &Config) -> boo
         && packet.tuple.protocol == TCP
         && config.flags & MASQUERADE != 0
         && config.masquerade_ports.contains(packet.tuple.destination_port.get())
-        && V::fast_addresses(config).contains(&packet.tuple.destination)
+        && maps::is_nodes::<V>(config, &packet.tuple.destination)
 }
 
 /// The tuple of a call as the pod gets it, from the scratch's `half`; it stands in the scratch's `tuple`.
@@ -177,9 +177,8 @@ fn is_live_and_untouched<V: Header>(tuple: &Tuple<V>, clock: &Clock) -> bool {
 /// lookup is a cache miss.
 #[inline(always)]
 fn may_be_call<V: Header>(tuple: &Tuple<V>, config: &Config) -> bool {
-    V::fast_addresses(config).contains(&tuple.destination)
+    maps::is_nodes::<V>(config, &tuple.destination)
         || maps::endpoint::<V>(&tuple.destination).is_some()
-        || maps::is_local::<V>(&tuple.destination)
         || maps::host_port::<V>(&HostPort {
             address: tuple.destination,
             port: tuple.destination_port,
@@ -222,9 +221,7 @@ fn find_target<V: Header>(tuple: &Tuple<V>, config: &Config, half: &mut Mapping<
         None => {
             wanted.address = bytemuck::Zeroable::zeroed();
             let Some(target) = maps::host_port::<V>(&wanted) else { return false };
-            if !V::fast_addresses(config).contains(&tuple.destination)
-                && !maps::is_local::<V>(&tuple.destination)
-            {
+            if !maps::is_nodes::<V>(config, &tuple.destination) {
                 return false;
             }
             target
@@ -325,7 +322,7 @@ fn hold_in<V: Apart>(
         }
     }
     if table.insert(key, half, u64::from(BPF_ANY)).is_ok()
-        || (V::sweep() && table.insert(key, half, u64::from(BPF_ANY)).is_ok())
+        || (V::sweep(true) && table.insert(key, half, u64::from(BPF_ANY)).is_ok())
     {
         return 0;
     }

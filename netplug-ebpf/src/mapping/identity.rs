@@ -2,8 +2,8 @@
 //! translation has.
 
 use aya_ebpf::bindings::BPF_ANY;
-use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::IDENTITY;
+use netplug_common::decide::mapping_life::{Stage, has_expired};
+use netplug_common::maps::nat::{IDENTITY, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::{Clock, half, touch};
@@ -46,7 +46,8 @@ pub fn write_identity<V: Apart>(packet: &Packet<V>, clock: &Clock) {
 }
 
 /// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`. `false`: there is
-/// a translation, and it has not ended.
+/// a translation that carries data. (One that nobody answered may be of an answer of the pod's, sent when nothing was known of
+/// the call.)
 #[inline(always)]
 fn keep_identity<V: Apart>(
     table: &Mappings<V>,
@@ -58,18 +59,20 @@ fn keep_identity<V: Apart>(
 ) -> bool {
     if let Some(known) = table.get_ptr_mut(key) {
         // SAFETY: the verifier knows the pointer to be a value's.
-        let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
-        let has_ended = has_expired(expires_at, clock.low());
-        if kind == IDENTITY && !has_ended {
+        let held = unsafe { &*known };
+        let has_ended = has_expired(held.expires_at, clock.low());
+        if held.kind == IDENTITY && !has_ended {
             touch(known, packet, clock);
             return true;
         }
-        if !has_ended {
+        let stage = Stage::of(held.stage);
+        let is_idle = held.kind == TRANSLATED && (stage == Stage::Opening || stage.has_ended());
+        if !has_ended && !is_idle {
             return false;
         }
     }
     let half = half(packet, clock, IDENTITY, *address, port);
-    if table.insert(key, &half, u64::from(BPF_ANY)).is_err() && V::sweep() {
+    if table.insert(key, &half, u64::from(BPF_ANY)).is_err() && V::sweep(true) {
         // Where there is no room still, the next packet tries again.
         let _ = table.insert(key, &half, u64::from(BPF_ANY));
     }

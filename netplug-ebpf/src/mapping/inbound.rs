@@ -72,8 +72,8 @@ fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind
             touch(known, packet, clock);
             return false;
         }
-        // A HostPort's caller is answered by it.
-        if held.kind == HOST_PORT && !has_expired(held.expires_at, clock.low()) {
+        // Who calls a HostPort is answered by it, and who calls the pod by that.
+        if matches!(held.kind, HOST_PORT | IDENTITY) && !has_expired(held.expires_at, clock.low()) {
             return false;
         }
     }

@@ -29,7 +29,7 @@ pub use known::{Out, is_translated, translation_in, translation_out};
 pub use outbound::{AS_IT_IS, NO_ROOM, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
 pub use search::{find, has_socket, is_host_port};
-pub use sweep::sweep;
+pub use sweep::{is_sweep_due, sweep};
 
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::{Lifetimes, Stage, has_expired, next};
@@ -138,7 +138,7 @@ fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock)
 fn take<V: Header>(half: *mut Mapping<V>, clock: &Clock, is_urgent: bool) -> bool {
     let head = Head::of(half);
     let has_ended = has_expired(head.expires_at(), clock.low())
-        || (is_urgent && head.stage() == Stage::Closed as u8);
+        || (is_urgent && Stage::of(head.stage()).has_ended());
     has_ended && head.becomes(half, clock, 0)
 }
 

@@ -3,11 +3,12 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
+use netplug_common::decide::opening::accepts;
 use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
 use netplug_common::tuple::Port;
 
 use super::identity::{is_answer, write_identity_in, write_identity_out};
-use super::{Clock, answers_to, half, is_half_of, keep, touch};
+use super::{Clock, answers_to, half, is_half_of, is_sweep_due, is_translated, keep, touch};
 use crate::apart::Apart;
 use crate::packet::{Header, Packet};
 use crate::report;
@@ -48,8 +49,17 @@ pub fn source_for<V: Apart>(
         report::count(skb, Counter::Healed);
         return AS_IT_IS;
     }
+    if accepts(packet.tcp_flags) && !is_translated(&packet.tuple, clock) {
+        // Only who was called accepts, whatever has become of what was known of the call.
+        write_identity_out(packet, clock);
+        write_identity_in(packet, clock);
+        return AS_IT_IS;
+    }
+    if is_sweep_due::<V>() {
+        V::sweep(false);
+    }
     let mut port = V::find_port(skb, packet, address, false);
-    if port == NONE_LEFT || (port == NO_ROOM && V::sweep()) {
+    if port == NONE_LEFT || (port == NO_ROOM && V::sweep(true)) {
         port = V::find_port(skb, packet, address, true);
     }
     if port >= NONE_LEFT {

@@ -181,7 +181,7 @@ extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
             search.found = u32::from(port.get());
             return STOP;
         }
-        let has_closed = search.is_urgent && half.stage == Stage::Closed as u8;
+        let has_closed = search.is_urgent && Stage::of(half.stage).has_ended();
         if is_live && !has_closed {
             return GO_ON;
         }

@@ -1,6 +1,7 @@
 //! Make room in full maps.
 //!
-//! What has ended stays until its place is wanted: nothing watches. When a map is full, all that has ended is removed at once;
+//! What has ended stays until its place is wanted, or for a day: nothing watches. (By the low bits of jiffies, what ended weeks
+//! ago would seem alive again.) When a map is full, all that has ended is removed at once;
 //! if that is little, so is what carries no data (`mapping_life::may_give_way`). A search through both maps takes some
 //! milliseconds, so it is followed by a pause of ten times its length, as in `rebuild`.
 
@@ -20,6 +21,17 @@ use crate::{maps, report};
 /// So few are little: the next search would come at once.
 const LITTLE: u64 = 1_024;
 
+/// Nanoseconds after which what has ended is removed from maps that are not full.
+const DAY: i64 = 24 * 3_600 * 1_000_000_000;
+
+/// Whether the last search was longer ago than a day.
+#[inline(always)]
+pub fn is_sweep_due<V: Header>() -> bool {
+    let Some(state) = maps::nat_state::<V>() else { return false };
+    // SAFETY: the helper takes nothing; the verifier knows the pointer to be a value's.
+    unsafe { helpers::bpf_ktime_get_ns() as i64 - (*state).sweep_after as i64 > DAY }
+}
+
 /// What a search goes by, and finds.
 struct Sweep {
     clock: Clock,
@@ -29,16 +41,17 @@ struct Sweep {
     removed: *mut u64,
 }
 
-/// Removes mappings that nobody misses. `false`: none, or the last time was too recent.
+/// Removes mappings that nobody misses: where the map is full also such as have not ended. `false`: none, or the last time was
+/// too recent.
 #[inline(always)]
-pub fn sweep<V: Header>() -> bool {
+pub fn sweep<V: Header>(is_full: bool) -> bool {
     let (Some(config), Some(state)) = (maps::config(), maps::nat_state::<V>()) else {
         return false;
     };
     // SAFETY: takes nothing.
     let began = unsafe { helpers::bpf_ktime_get_ns() };
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs at once only do the work twice.
-    if began < unsafe { (*state).sweep_after } {
+    if (began as i64) < unsafe { (*state).sweep_after as i64 } {
         return false;
     }
     // SAFETY: as above.
@@ -48,7 +61,7 @@ pub fn sweep<V: Header>() -> bool {
     unsafe {
         removed.write(0);
         sweep.through::<V>();
-        if removed.read_volatile() < LITTLE {
+        if is_full && removed.read_volatile() < LITTLE {
             sweep.is_urgent = true;
             sweep.through::<V>();
         }

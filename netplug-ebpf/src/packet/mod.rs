@@ -139,11 +139,11 @@ impl<V: Header> Packet<V> {
         matches!(self.kind, Kind::Plain)
     }
 
-    /// By what to recognise it when it leaves. `None` where it is broken off.
+    /// By what to recognise it when it leaves, with so many hops left. `None` where it is broken off.
     #[inline(always)]
-    pub fn identity(&self, skb: Skb) -> Option<Identity> {
+    pub fn identity(&self, skb: Skb, hops: u8) -> Option<Identity> {
         let mut identity = Identity {
-            length: Identity::length_word(V::length(skb), self.tuple.protocol),
+            length: Identity::length_word(V::length(skb), hops, self.tuple.protocol),
             id: V::identification(skb),
             ..Identity::default()
         };

@@ -3,7 +3,7 @@
 //! # Not followed, so that the host sees it
 //! - no entry, or one that is void: of another interface or epoch, or due to ask again
 //! - openings and closings, except of connections that the host does not know (`direct`); an opening also
-//!   removes the entry
+//!   removes the entry, and a reset those of both directions
 //! - a packet with no hop left, or too long for the device
 
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -102,8 +102,12 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
     // SAFETY: as in `follow`. The flags of a direct flow are written by its own packets only.
     unsafe {
         if (*entry).flags & DIRECT == 0 {
-            if matches!(packet.moment(), Moment::Opening) {
-                // Content if another CPU was first.
+            // A reset may not be heeded: if both sides go on, the host is to see it. Content if another CPU was first.
+            if packet.tcp_flags & RST != 0 {
+                let answers = (*entry).left.reversed();
+                let _ = V::flows().remove(&answers);
+            }
+            if packet.tcp_flags & RST != 0 || matches!(packet.moment(), Moment::Opening) {
                 let _ = V::flows().remove(&packet.tuple);
             }
             return None;

@@ -1,8 +1,8 @@
 //! Learn what the host made of a packet that it let through.
 //!
 //! # Learned
-//! A TCP or UDP packet under way that carries the hash of a visit, and is the visit's packet by all that neither
-//! NAT nor forwarding changes.
+//! A TCP or UDP packet under way that carries the hash of a visit, and is the visit's packet, one hop further, by all that
+//! neither NAT nor forwarding changes.
 //! # Not learned
 //! The host's own packets, packets of interfaces that netplug does not serve, fragments, ICMP; tunnel packets
 //! and others that inherited a hash but are not what entered; what the host decided in an epoch that has ended since, or
@@ -17,9 +17,8 @@ use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::due::revisit_at;
 use netplug_common::decide::learn::{contradicts, flags};
-use netplug_common::decide::opening::Moment;
 use netplug_common::decide::rewrite::deltas;
-use netplug_common::maps::config::{Config, STEERING_ALWAYS};
+use netplug_common::maps::config::Config;
 use netplug_common::maps::flow::{Flow, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::Tuple;
@@ -27,16 +26,14 @@ use netplug_common::tuple::Tuple;
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet, ethernet};
 use crate::skb::Skb;
+use crate::stage::visit::can_be_learned;
 use crate::{log, maps, report, route};
 
 /// Learns from a packet as it leaves by the interface that the program runs on.
 #[inline(always)]
 pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
     let Some(config) = maps::config() else { return };
-    if config.steering == STEERING_ALWAYS
-        || !packet.is_plain()
-        || !matches!(packet.moment(), Moment::Underway)
-    {
+    if !can_be_learned(packet, config) {
         return;
     }
     let hash = skb.hash();
@@ -50,7 +47,7 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         &mut *scratch
     };
     let visit = &scratch.visit;
-    if visit.seal != visit.digest() || packet.identity(skb) != Some(visit.identity) {
+    if visit.seal != visit.digest() || packet.identity(skb, packet.hops) != Some(visit.identity) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
@@ -90,9 +87,15 @@ fn fill<V: Header>(
     let mut is_same_bridge = false;
     if to_uplink {
         let macs = ethernet::macs(skb)?;
-        let next_hop = route::next_hop(skb, &packet.tuple, skb.ifindex(), lookup)?;
+        let (next_hop, mtu) = route::next_hop(skb, &packet.tuple, skb.ifindex(), lookup)?;
         if !ethernet::same(&macs.destination, &next_hop) {
             return None;
+        }
+        // The host goes by the route's.
+        for mtu in [mtu, maps::uplink(skb.ifindex())?.route_mtu] {
+            if mtu != 0 && mtu < flow.mtu {
+                flow.mtu = mtu;
+            }
         }
         flow.destination_mac = [0; 6];
         flow.source_mac = [0; 6];

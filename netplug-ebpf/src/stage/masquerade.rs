@@ -112,7 +112,7 @@ pub fn first_fragment<V: Header>(
     }
     // The host has had its own already.
     let is_pods = packet.tuple != *entered;
-    if !is_pods && !V::fast_addresses(config).contains(&entered.destination) {
+    if !is_pods && !maps::is_nodes::<V>(config, &entered.destination) {
         return Ok(());
     }
     mapping::note_first(skb, packet, entered, &Clock::inward(config), is_pods)
@@ -137,10 +137,10 @@ pub fn later_inbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<(), 
     let Some(config) = maps::config() else { return Ok(()) };
     let clock = Clock::inward(config);
     if mapping::follow(skb, packet, &clock)? {
-        if !V::fast_addresses(config).contains(&packet.tuple.destination) {
+        if !maps::is_nodes::<V>(config, &packet.tuple.destination) {
             report::count(skb, Counter::Unmasqueraded);
         }
-    } else if V::fast_addresses(config).contains(&packet.tuple.destination)
+    } else if maps::is_nodes::<V>(config, &packet.tuple.destination)
         && mapping::keep_later(skb, packet, &clock)
     {
         report::count(skb, Counter::FragmentKept);
@@ -164,8 +164,8 @@ pub fn later_of_pods<V: Header>(
 #[inline(always)]
 fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
     packet.has_ports()
-        && V::fast_addresses(config).contains(&packet.tuple.source)
         && config.masquerade_ports.contains(packet.tuple.source_port.get())
+        && maps::is_nodes::<V>(config, &packet.tuple.source)
 }
 
 /// Has what the host itself sends hold its port, where no socket tells of it: identifiers of its echoes, and ports that its
@@ -306,7 +306,7 @@ fn is_for_pod_behind<V: Header>(skb: Skb, packet: &Packet<V>) -> bool {
 fn may_have_lost_its_mapping<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> bool {
     config.masquerade_ports.contains(packet.tuple.destination_port.get())
         && !is_first(packet.tcp_flags)
-        && V::fast_addresses(config).contains(&packet.tuple.destination)
+        && maps::is_nodes::<V>(config, &packet.tuple.destination)
         && !V::is_exempt(&packet.tuple.source)
         && (packet.kind != Kind::Echo || packet.icmp_type == V::ECHO_REPLY)
         && !mapping::has_socket(skb, &packet.tuple)

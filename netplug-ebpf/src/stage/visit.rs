@@ -39,8 +39,9 @@ pub fn remember_call<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
     report::count(skb, if is_visit { Counter::Visit } else { Counter::Aside });
 }
 
+/// Whether a flow may be learned from a packet of its.
 #[inline(always)]
-fn can_be_learned<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+pub fn can_be_learned<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
     config.steering != STEERING_ALWAYS
         && packet.is_plain()
         && matches!(packet.moment(), Moment::Underway)
@@ -63,7 +64,8 @@ fn try_to_note<V: Header>(
     let visit = unsafe { &mut (*V::scratch()?).visit };
     visit.noted_at = now;
     visit.entered = *entered;
-    visit.identity = packet.identity(skb)?;
+    // As it leaves, forwarding takes one hop.
+    visit.identity = packet.identity(skb, packet.hops.wrapping_sub(1))?;
     visit.entered_by = skb.ifindex();
     visit.tries = 1;
     visit.epoch = config.epoch;

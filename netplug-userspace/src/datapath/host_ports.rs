@@ -178,10 +178,23 @@ impl Datapath {
                 remove(&mut map, address, V::LOCALS)?;
             }
         }
-        for local in locals {
+        self.add_locals::<V>(locals.iter().filter_map(|local| {
             let as_host =
                 HostPort { protocol: 0, address: *local, port: 0, pod: *local, pod_port: 0 };
-            let Some((address, _)) = V::addresses(&as_host) else { continue };
+            V::addresses(&as_host).map(|(address, _)| address)
+        }))
+    }
+
+    /// Adds to the node's addresses.
+    pub(super) fn add_locals<V: Family>(
+        &self,
+        addresses: impl Iterator<Item = V::Address>,
+    ) -> Result<(), Error>
+    where
+        V::Address: Pod,
+    {
+        let mut map = self.maps.locals::<V>()?;
+        for address in addresses {
             match map.insert(address, 0, 0) {
                 Ok(()) => {}
                 Err(MapError::SyscallError(error))

@@ -268,6 +268,8 @@ pub struct Uplink {
     pub ifindex: u32,
     /// Its addresses of global scope, in the kernel's order; the first of each family is masqueraded as.
     pub addresses: Vec<IpAddr>,
+    /// The smallest MTU that a route by it has of its own, in L3 bytes: longer packets are not sent the short way.
+    pub route_mtu: Option<u32>,
 }
 
 /// Whose an endpoint is: a digest of network name, container id and interface name, so that DEL finds the entry with

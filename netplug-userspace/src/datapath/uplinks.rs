@@ -60,6 +60,12 @@ impl Datapath {
         known.sort_by_key(|(ifindex, _)| *ifindex);
         now.sort_by_key(|(ifindex, _)| *ifindex);
         let has_changed = known != now;
+        if now.len() > FAST_ADDRESSES {
+            let v4 = now.iter().map(|(_, entry)| entry.address4);
+            self.add_locals::<V4>(v4.filter(|address| !address.is_unspecified()))?;
+            let v6 = now.iter().map(|(_, entry)| entry.address6);
+            self.add_locals::<V6>(v6.filter(|address| !address.is_unspecified()))?;
+        }
         self.write_fast_addresses(lock, has_changed, now.iter().map(|(_, entry)| *entry))?;
         if has_changed {
             self.end_mappings::<V4>(&known, &now, |entry| entry.address4)?;
@@ -178,7 +184,7 @@ fn entry_of(uplink: &Uplink, before: Option<&UplinkEntry>) -> UplinkEntry {
     UplinkEntry {
         address4: keep_or_first(&v4, before.map(|entry| entry.address4)).unwrap_or(UNSPECIFIED4),
         address6: keep_or_first(&v6, before.map(|entry| entry.address6)).unwrap_or(UNSPECIFIED6),
-        _pad: [0; 4],
+        route_mtu: uplink.route_mtu.unwrap_or(0),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel tells of its own accord: that links, addresses or default routes are others now, that a folder has
+//! What the kernel tells of its own accord: that links, addresses, default routes or routes with an MTU are others now, that a folder has
 //! another file, that the process is to end.
 
 use std::io;
@@ -12,6 +12,7 @@ use futures_util::stream::BoxStream;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteAttribute;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
@@ -31,7 +32,7 @@ const GROUPS: [MulticastGroup; 5] = [
 /// Something to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// Links, addresses or default routes.
+    /// Links, addresses, default routes or routes with an MTU.
     Uplinks,
     /// A file in the folder.
     File,
@@ -130,7 +131,11 @@ fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
         NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => route.header.destination_prefix_length == 0,
+        ) => {
+            let has_metrics =
+                |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Metrics(_));
+            route.header.destination_prefix_length == 0 || route.attributes.iter().any(has_metrics)
+        }
         NetlinkPayload::InnerMessage(_) => true,
         _ => false,
     }

@@ -9,7 +9,8 @@ use crate::node::{self, Netlink, uplink};
 
 /// An uplink as the datapath is told of it.
 pub fn told(found: uplink::Uplink) -> Uplink {
-    Uplink { ifindex: found.link.index, addresses: found.addresses }
+    let uplink::Uplink { link, addresses, route_mtu } = found;
+    Uplink { ifindex: link.index, addresses, route_mtu }
 }
 
 /// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
@@ -19,10 +20,11 @@ pub fn with_known(
     datapath: &Datapath,
     mut uplinks: Vec<Uplink>,
 ) -> Result<Vec<Uplink>, Error> {
+    let routes = netlink.routes()?;
     for (ifindex, _) in datapath.uplinks()? {
         let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
-        if is_new && netlink.link_of_index(ifindex)?.is_some() {
-            uplinks.push(Uplink { ifindex, addresses: uplink::addresses(netlink, ifindex)? });
+        if is_new && let Some(link) = netlink.link_of_index(ifindex)? {
+            uplinks.push(told(uplink::Uplink::of(netlink, link, &routes)?));
         }
     }
     Ok(uplinks)

@@ -1,0 +1,230 @@
+//! Uplinks as networks have them: routes with MTUs of their own, priority tags, frames for others, more than four.
+
+use std::net::SocketAddr;
+
+use netplug_tests::amnesia::Table;
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{Actor, INTRANET, NODE_1, OUTSIDE};
+use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::namespace::Namespace;
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::packet::{eth, ip, payload, tcp, udp};
+use netplug_tests::pod::Pod;
+use netplug_tests::traffic::{Capture, Dial, IMPATIENCE, Servers, Talk, send_frame};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::scene::PORT;
+use crate::scene::Steering::{self, Always, Learn};
+
+/// Leads to the intranet by a route with an MTU of its own.
+fn narrow_route(node: &Node, family: Family) {
+    let (flag, via) =
+        if family == V4 { ("-4", OUTSIDE.v4.to_string()) } else { ("-6", OUTSIDE.v6.to_string()) };
+    let to = INTRANET.ip(family);
+    node.namespace().run(&format!("ip {flag} route replace {to} via {via} mtu 1300"));
+}
+
+fn intranet(family: Family) -> SocketAddr {
+    SocketAddr::new(INTRANET.ip(family), PORT)
+}
+
+/// Whether the pod is told of a route's MTU as it sends more at once.
+fn is_told(client: &Pod, family: Family, talk: &mut Talk) -> Result<(), String> {
+    talk.ask_times(30).unwrap();
+    // Refused here or by the host; either way the pod knows.
+    let sent = talk.ask(&"x".repeat(1_380));
+    let flag = if family == V4 { "-4" } else { "-6" };
+    let known = client.namespace().run(&format!("ip {flag} route get {}", INTRANET.ip(family)));
+    if known.contains("mtu 1300") { Ok(()) } else { Err(format!("{sent:?}; {known}")) }
+}
+
+#[rstest]
+fn a_routes_mtu_is_what_the_host_goes_by(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    narrow_route(&node, family);
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(intranet(family)).patience(IMPATIENCE).udp().unwrap();
+    is_told(&client, family, &mut talk).unwrap();
+}
+
+#[rstest]
+fn a_route_that_comes_while_somebody_watches_counts(#[values(V4, V6)] family: Family) {
+    let node = Node::with(Learn.network());
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(intranet(family)).patience(IMPATIENCE).udp().unwrap();
+    talk.ask_times(30).unwrap();
+    let watcher = node.watch("");
+    narrow_route(&node, family);
+    watcher.says("uplinks changed");
+    is_told(&client, family, &mut talk).unwrap();
+}
+
+/// What lies behind the route takes no more, and says nothing.
+#[rstest]
+fn a_connection_over_a_route_of_less_mtu_goes_on(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    narrow_route(&node, family);
+    node.outside().listen(PORT);
+    let table = if family == V4 { "ip" } else { "ip6" };
+    let rules = format!(
+        "add table {table} narrow\n\
+         add chain {table} narrow in {{ type filter hook prerouting priority -300; }}\n\
+         add rule {table} narrow in meta length > 1300 drop\n"
+    );
+    node.outside().namespace().feed("nft -f -", &rules);
+    // Segments leave as they are on the wire, so that each is as long as it looks.
+    node.namespace().run("ip link set eth0 gso_max_segs 1");
+    let client = node.add_pod("client");
+    let mut talk = client.dial(intranet(family)).tcp().unwrap();
+    talk.ask_times(30).unwrap();
+    talk.send_bulk(200_000).unwrap();
+}
+
+/// Hosts take a priority tag off: the frame is one of no VLAN (IEEE 802.1Q §9.6).
+#[rstest]
+fn an_answer_with_a_priority_tag_finds_its_pod(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+    #[values(true, false)] is_from_a_pod: bool,
+) {
+    let node = Node::with(steering.network());
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
+    let dial = if is_from_a_pod { client.dial(to) } else { Dial::new(node.namespace(), to) };
+    let mut talk = dial.udp().unwrap();
+    let port = talk.ask_times(5).unwrap().client.port();
+    let mut frame = (eth(OUTSIDE, NODE_1)
+        / ip(family, OUTSIDE, NODE_1)
+        / udp(PORT, port)
+        / payload(b"tagged\n"))
+    .bytes();
+    frame.splice(12..12, [0x81, 0, 0x60, 0]);
+    send_frame(node.outside().namespace(), "eth0", &frame).unwrap();
+    assert_eq!(talk.hear_line().unwrap(), "tagged\n");
+}
+
+/// An uplink that listens to all gets what is for others.
+#[rstest]
+fn a_frame_for_another_station_is_not_taken(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    node.namespace().run("ip link set eth0 promisc on");
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(SocketAddr::new(OUTSIDE.ip(family), PORT)).udp().unwrap();
+    let port = talk.ask_times(20).unwrap().client.port();
+    let send = |to: Actor, text: &str| {
+        let frame =
+            eth(OUTSIDE, to) / ip(family, OUTSIDE, to) / udp(PORT, port) / payload(text.as_bytes());
+        send_frame(node.outside().namespace(), "eth0", &frame.bytes()).unwrap();
+    };
+    send(Actor { mac: *b"\x02other", ..NODE_1 }, "for another\n");
+    send(NODE_1, "for the node\n");
+    assert_eq!(talk.hear_line().unwrap(), "for the node\n");
+}
+
+/// CONFIG names four.
+#[rstest]
+fn a_mapping_of_any_uplink_heals(#[values(3, 4)] others: usize) {
+    let names: Vec<String> = (1..=others).map(|number| format!("up{number}")).collect();
+    let uplinks: Vec<_> = ["eth0".to_owned()].into_iter().chain(names.clone()).collect();
+    let network: Network = Learn.network().with("uplinks", json!(uplinks));
+    let node = Node::with(network);
+    let outside: &Namespace = node.outside().namespace();
+    for (number, name) in names.iter().enumerate() {
+        node.namespace().run(&format!(
+            "ip link add {name} type veth peer name {name} netns /run/netplug-tests/outside"
+        ));
+        for (end, host) in [(node.namespace(), 1), (outside, 2)] {
+            end.run(&format!("ip address add 198.51.{number}.{host}/24 dev {name}"));
+            end.run(&format!("ip link set {name} up"));
+        }
+    }
+    let last = others - 1;
+    let far: SocketAddr = format!("198.51.{last}.2:{PORT}").parse().unwrap();
+    let servers = Servers::default();
+    servers.start(outside, "far", far);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(far).tcp().unwrap();
+    let answer = talk.ask_times(20).unwrap();
+    assert_eq!(answer.client_ip().to_string(), format!("198.51.{last}.1"));
+    for table in [Table::Flows, Table::Visits, Table::NatIn] {
+        table.forget(node.namespace(), 1, &mut 1);
+    }
+    servers.speak("unasked");
+    assert_eq!(talk.hear_line().unwrap(), "unasked\n");
+    talk.ask_times(20).unwrap();
+}
+
+/// A reset that the pod does not heed, since it is out of the window, ends no mapping.
+#[rstest]
+fn a_connection_that_outlives_a_reset_keeps_its_port(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(SocketAddr::new(OUTSIDE.ip(family), PORT)).tcp().unwrap();
+    let port = talk.ask_times(20).unwrap().client.port();
+    let reset = eth(OUTSIDE, NODE_1) / ip(family, OUTSIDE, NODE_1) / tcp(PORT, port).rst();
+    send_frame(node.outside().namespace(), "eth0", &reset.bytes()).unwrap();
+    // It has come through when the pod has not heeded it: what is behind it has.
+    let behind = eth(OUTSIDE, NODE_1) / ip(family, OUTSIDE, NODE_1) / udp(PORT, PORT);
+    send_frame(node.outside().namespace(), "eth0", &behind.bytes()).unwrap();
+    talk.ask_times(20).unwrap();
+    // Longer than a mapping lives that a reset has ended.
+    netplug_tests::mappings::age(node.namespace(), 3_600);
+    Table::Flows.forget(node.namespace(), 1, &mut 1);
+    node.outside().servers().speak("unasked");
+    assert_eq!(talk.hear_line().unwrap(), "unasked\n");
+}
+
+/// What the host writes into each packet of a flow, netplug does not.
+#[rstest]
+fn hops_that_the_host_sets_are_set(
+    #[values(V4, V6)] family: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let (table, field) = if family == V4 { ("ip", "ip ttl") } else { ("ip6", "ip6 hoplimit") };
+    let rules = format!(
+        "add table {table} hops\n\
+         add chain {table} hops forward {{ type filter hook forward priority -150; }}\n\
+         add rule {table} hops forward iifname \"cbr0\" {field} set 200\n"
+    );
+    node.namespace().feed("nft -f -", &rules);
+    let capture = Capture::on(node.outside().namespace(), "eth0").unwrap();
+    let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
+    let mut talk = client.dial(to).udp().unwrap();
+    talk.ask_times(20).unwrap();
+    talk.ask("the last one").unwrap();
+    let (ethertype, protocol, hops) =
+        if family == V4 { ([8, 0], 23, 22) } else { ([0x86, 0xdd], 20, 21) };
+    let mut seen = 0;
+    eventually(SOON, || {
+        let frame = capture.next().map_err(|error| error.to_string())?.frame;
+        let is_ours = frame[6..12] == NODE_1.mac && frame[12..14] == ethertype;
+        if is_ours && frame[protocol] == 17 {
+            assert_eq!(frame[hops], 200, "packet {seen}");
+            seen += 1;
+        }
+        if is_ours && frame.ends_with(b"the last one\n") { Ok(()) } else { Err(String::new()) }
+    });
+    assert!(seen > 20);
+}
