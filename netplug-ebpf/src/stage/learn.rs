@@ -15,10 +15,8 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::due::revisit_at;
-use netplug_common::decide::learn::{contradicts, flags};
+use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::decide::opening::Moment;
-use netplug_common::decide::rewrite::deltas;
 use netplug_common::maps::config::{Config, STEERING_ALWAYS};
 use netplug_common::maps::flow::Flow;
 use netplug_common::maps::visit::Visit;
@@ -50,7 +48,7 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         &mut *scratch
     };
     let visit = &scratch.visit;
-    if visit.seal != visit.digest() || packet.identity(skb) != Some(visit.identity) {
+    if !packet.identity(skb).is_some_and(|identity| visit.is_of(&identity)) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
@@ -107,18 +105,16 @@ fn fill<V: Header>(
         is_same_bridge = port.bridge != 0
             && maps::port(visit.entered_by).is_some_and(|from| from.bridge == port.bridge);
     }
-    let change = deltas(&visit.entered, &packet.tuple);
-    // SAFETY: takes nothing.
-    let now = unsafe { helpers::bpf_jiffies64() };
-    flow.tag = visit.entered.tag();
-    flow.revisit_at = revisit_at(now, config.revisit_jiffies, skb.hash());
-    flow.left = packet.tuple;
-    flow.entered_by = visit.entered_by;
-    flow.leaves_by = skb.ifindex();
-    flow.epoch = visit.epoch;
-    flow.flags = flags(&visit.entered, &packet.tuple, to_uplink, is_same_bridge);
-    flow.address_delta = change.addresses;
-    flow.port_delta = change.ports;
+    let leaving = Leaving {
+        by: skb.ifindex(),
+        to_uplink,
+        same_bridge: is_same_bridge,
+        hash: skb.hash(),
+        // SAFETY: takes nothing.
+        now: unsafe { helpers::bpf_jiffies64() },
+        revisit: config.revisit_jiffies,
+    };
+    decide::fill(flow, visit, &packet.tuple, &leaving);
     Some(())
 }
 
@@ -129,26 +125,13 @@ fn write<V: Header>(visit: &Visit<V>, flow: &Flow<V>) -> Option<()> {
     match V::flows().get_ptr_mut(&visit.entered) {
         // Refreshed in place: an update of a known key takes a new element, and may evict another flow.
         // SAFETY: the verifier knows the pointer to be a value's; each field is one store.
-        Some(known) if unsafe { is_same(&*known, flow) } => unsafe {
+        Some(known) if unsafe { decide::is_same(&*known, flow) } => unsafe {
             (*known).revisit_at = flow.revisit_at;
             (*known).epoch = flow.epoch;
         },
         _ => V::flows().insert(&visit.entered, flow, u64::from(BPF_ANY)).ok()?,
     }
     Some(())
-}
-
-/// Whether the host decided as before.
-#[inline(always)]
-fn is_same<V: Header>(known: &Flow<V>, flow: &Flow<V>) -> bool {
-    known.tag == flow.tag
-        && known.left == flow.left
-        && known.entered_by == flow.entered_by
-        && known.leaves_by == flow.leaves_by
-        && known.flags == flow.flags
-        && known.mtu == flow.mtu
-        && known.destination_mac == flow.destination_mac
-        && known.source_mac == flow.source_mac
 }
 
 /// Both directions, each for itself: the cache may have lost either.
@@ -162,7 +145,7 @@ fn forget_twins<V: Header>(left: &Tuple<V>, learned: u32) {
 fn forget_twin<V: Header>(twin: &Tuple<V>, learned: u32) {
     let Some(cached) = V::flows().get_ptr(twin) else { return };
     // SAFETY: a stale or torn flag costs a visit, or leaves to the next packet what this one missed.
-    if unsafe { contradicts(learned, (*cached).flags) } {
+    if unsafe { decide::contradicts(learned, (*cached).flags) } {
         // Content if another CPU was first.
         let _ = V::flows().remove(twin);
     }
