@@ -30,6 +30,14 @@ const fn mix(state: u64) -> u64 {
     (state ^ (state >> 29)).wrapping_mul(MULTIPLIER)
 }
 
+/// The key of an epoch's hashes: of two packets that look alike, what is decided for one that entered in an epoch that has ended is
+/// not taken to be decided for the other.
+#[inline(always)]
+#[must_use]
+pub const fn key_of_epoch(key: u64, epoch: u32) -> u64 {
+    key ^ (epoch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,4 +25,6 @@ pub mod decide;
 pub mod hash;
 pub mod ip;
 pub mod maps;
+#[cfg(test)]
+mod model;
 pub mod tuple;

@@ -91,6 +91,9 @@ fn a_cached_datagram_flow_is_not_forgotten_sooner_than_another() {
     };
     assert_eq!(seconds("nf_conntrack_udp_timeout"), 30 + 11);
     assert_eq!(seconds("nf_conntrack_udp_timeout_stream"), 120 + 11);
+    assert_eq!(seconds("nf_conntrack_tcp_timeout_close_wait"), 60 + 11);
+    assert_eq!(seconds("nf_conntrack_tcp_timeout_fin_wait"), 120 + 11);
+    assert_eq!(seconds("nf_conntrack_tcp_timeout_last_ack"), 30 + 11);
 }
 
 /// Where the sysctls cannot be set, kube-proxy's rules would drop what of a learned connection conntrack has not seen.

@@ -28,6 +28,9 @@ const SYSCTLS: [&str; 8] = [
     "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged",
     "net/netfilter/nf_conntrack_udp_timeout",
     "net/netfilter/nf_conntrack_udp_timeout_stream",
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+    "net/netfilter/nf_conntrack_tcp_timeout_fin_wait",
+    "net/netfilter/nf_conntrack_tcp_timeout_last_ack",
 ];
 
 impl Inventory {

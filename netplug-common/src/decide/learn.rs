@@ -1,8 +1,62 @@
 //! What is learned when a packet leaves as `left` that had entered as `entered`.
 
+use crate::decide::due::revisit_at;
+use crate::decide::rewrite::deltas;
 use crate::ip::IpVersion;
-use crate::maps::flow::{SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
+use crate::maps::flow::{Flow, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
+use crate::maps::visit::Visit;
 use crate::tuple::Tuple;
+
+/// Where and when a packet leaves that is learned from.
+pub struct Leaving {
+    /// The interface.
+    pub by: u32,
+    /// Whether it is an uplink.
+    pub to_uplink: bool,
+    /// Whether it is a port of the bridge that the packet entered by.
+    pub same_bridge: bool,
+    /// The hash that the packet carries.
+    pub hash: u32,
+    /// The time, in jiffies.
+    pub now: u64,
+    /// [`crate::maps::config::Config::revisit_jiffies`].
+    pub revisit: u64,
+}
+
+/// Makes `flow` what the host made of the visit's packet, which leaves as `left`. MTU and MACs are the caller's. The epoch is
+/// the visit's: what the host decides on the way belongs to the one that the packet entered in.
+#[inline(always)]
+pub fn fill<V: IpVersion>(
+    flow: &mut Flow<V>,
+    visit: &Visit<V>,
+    left: &Tuple<V>,
+    leaving: &Leaving,
+) {
+    let change = deltas(&visit.entered, left);
+    flow.tag = visit.entered.tag();
+    flow.revisit_at = revisit_at(leaving.now, leaving.revisit, leaving.hash);
+    flow.left = *left;
+    flow.entered_by = visit.entered_by;
+    flow.leaves_by = leaving.by;
+    flow.epoch = visit.epoch;
+    flow.flags = flags(&visit.entered, left, leaving.to_uplink, leaving.same_bridge);
+    flow.address_delta = change.addresses;
+    flow.port_delta = change.ports;
+}
+
+/// Whether the host decided a flow as it had before: then the entry that is known is refreshed in place.
+#[inline(always)]
+#[must_use]
+pub fn is_same<V: IpVersion>(known: &Flow<V>, flow: &Flow<V>) -> bool {
+    known.tag == flow.tag
+        && known.left == flow.left
+        && known.entered_by == flow.entered_by
+        && known.leaves_by == flow.leaves_by
+        && known.flags == flow.flags
+        && known.mtu == flow.mtu
+        && known.destination_mac == flow.destination_mac
+        && known.source_mac == flow.source_mac
+}
 
 /// The flags of the entry. `same_bridge`: it entered and leaves by ports of one bridge. A packet on the same
 /// bridge that the host left untouched would, but for netplug, have been switched: its cached way spends no hop.
@@ -34,6 +88,14 @@ pub fn flags<V: IpVersion>(
 #[must_use]
 pub const fn contradicts(learned_flags: u32, cached_flags: u32) -> bool {
     learned_flags & UNTOUCHED == 0 && cached_flags & UNTOUCHED != 0
+}
+
+/// Whether what is cached for a flow's answers leads back to who asked as `entered`, given where the cached entry leads to. If
+/// not, it is an older flow's, which the host has forgotten.
+#[inline(always)]
+#[must_use]
+pub fn leads_back<V: IpVersion>(entered: &Tuple<V>, cached_left: &Tuple<V>) -> bool {
+    *cached_left == entered.reversed()
 }
 
 #[cfg(test)]

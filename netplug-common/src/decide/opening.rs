@@ -34,6 +34,20 @@ pub const fn moment(flags: u8) -> Moment {
     }
 }
 
+/// Whether a packet of that moment visits the host though its flow is cached: conntrack is to see connections begin and end.
+#[inline(always)]
+#[must_use]
+pub const fn visits(moment: Moment) -> bool {
+    !matches!(moment, Moment::Underway)
+}
+
+/// Whether a packet of that moment also voids its flow's entry: the host may decide otherwise for what it opens.
+#[inline(always)]
+#[must_use]
+pub const fn voids(moment: Moment) -> bool {
+    matches!(moment, Moment::Opening)
+}
+
 /// Whether the segment is a connection's very first: a SYN that acknowledges nothing.
 #[inline(always)]
 #[must_use]
@@ -92,6 +106,8 @@ mod tests {
             assert_eq!(moment(flags), expected, "{flags:#04x}");
             assert_eq!(is_first(flags), flags & 0x17 == SYN, "{flags:#04x}");
             assert_eq!(accepts(flags), flags & 0x17 == SYN | ACK, "{flags:#04x}");
+            assert_eq!(visits(expected), expected != Moment::Underway, "{flags:#04x}");
+            assert_eq!(voids(expected), expected == Moment::Opening, "{flags:#04x}");
         }
     }
 }

@@ -35,6 +35,13 @@ pub struct Visit<V: IpVersion> {
 plain_old_data!(Visit<V> { 16 + 16 + 20 + 12, 16 + 40 + 20 + 12 });
 
 impl<V: IpVersion> Visit<V> {
+    /// Whether it is whole, and of a packet that is recognised by `identity`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        self.seal == self.digest() && self.identity == *identity
+    }
+
     /// What [`Visit::seal`] must be.
     #[inline(always)]
     #[must_use]

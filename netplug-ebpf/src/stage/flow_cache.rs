@@ -12,7 +12,7 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::due::{Standing, standing};
-use netplug_common::decide::opening::{Moment, RST};
+use netplug_common::decide::opening::{Moment, RST, visits, voids};
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
 use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK};
 
@@ -41,7 +41,7 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
         Standing::Void => return None,
         Standing::Recheck => recheck(entry, packet, config, now)?,
     }
-    if !matches!(packet.moment(), Moment::Underway) {
+    if visits(packet.moment()) {
         note_moment(entry, packet)?;
     }
     let (flags, leaves_by) = (flow.flags, flow.leaves_by);
@@ -107,7 +107,7 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
                 let answers = (*entry).left.reversed();
                 let _ = V::flows().remove(&answers);
             }
-            if packet.tcp_flags & RST != 0 || matches!(packet.moment(), Moment::Opening) {
+            if packet.tcp_flags & RST != 0 || voids(packet.moment()) {
                 let _ = V::flows().remove(&packet.tuple);
             }
             return None;

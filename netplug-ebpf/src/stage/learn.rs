@@ -10,14 +10,13 @@
 //! Towards a pod, what is not for an address of its: a bridge floods what it does not know, and others mirror. Towards an
 //! uplink, what the host sent to another next hop than the short way would find (it routes by more than addresses).
 //! # Forgotten in turn
-//! A translated flow whose tuple was cached as an untouched one: that entry and its reverse belong to an older flow.
+//! What was cached untouched for the tuple that a translated flow leaves as, and what was cached for a flow's answers and leads
+//! elsewhere than back: older flows, which the host has forgotten.
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::due::revisit_at;
-use netplug_common::decide::learn::{contradicts, flags};
-use netplug_common::decide::rewrite::deltas;
+use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::maps::config::Config;
 use netplug_common::maps::flow::{Flow, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
@@ -47,7 +46,7 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         &mut *scratch
     };
     let visit = &scratch.visit;
-    if visit.seal != visit.digest() || packet.identity(skb, packet.hops) != Some(visit.identity) {
+    if !packet.identity(skb, packet.hops).is_some_and(|identity| visit.is_of(&identity)) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
@@ -110,18 +109,16 @@ fn fill<V: Header>(
         is_same_bridge = port.bridge != 0
             && maps::port(visit.entered_by).is_some_and(|from| from.bridge == port.bridge);
     }
-    let change = deltas(&visit.entered, &packet.tuple);
-    // SAFETY: takes nothing.
-    let now = unsafe { helpers::bpf_jiffies64() };
-    flow.tag = visit.entered.tag();
-    flow.revisit_at = revisit_at(now, config.revisit_jiffies, skb.hash());
-    flow.left = packet.tuple;
-    flow.entered_by = visit.entered_by;
-    flow.leaves_by = skb.ifindex();
-    flow.epoch = visit.epoch;
-    flow.flags = flags(&visit.entered, &packet.tuple, to_uplink, is_same_bridge);
-    flow.address_delta = change.addresses;
-    flow.port_delta = change.ports;
+    let leaving = Leaving {
+        by: skb.ifindex(),
+        to_uplink,
+        same_bridge: is_same_bridge,
+        hash: skb.hash(),
+        // SAFETY: takes nothing.
+        now: unsafe { helpers::bpf_jiffies64() },
+        revisit: config.revisit_jiffies,
+    };
+    decide::fill(flow, visit, &packet.tuple, &leaving);
     Some(())
 }
 
@@ -130,12 +127,13 @@ fn fill<V: Header>(
 fn write<V: Header>(visit: &Visit<V>, flow: &Flow<V>) -> Option<()> {
     // An untouched one contradicts nothing.
     if flow.flags & UNTOUCHED == 0 {
-        forget_twins::<V>(&flow.left, flow.flags);
+        forget_twin::<V>(&flow.left, flow.flags);
     }
+    forget_older_answers::<V>(visit, &flow.left.reversed());
     match V::flows().get_ptr_mut(&visit.entered) {
         // Refreshed in place: an update of a known key takes a new element, and may evict another flow.
         // SAFETY: the verifier knows the pointer to be a value's; each field is one store.
-        Some(known) if unsafe { is_same(&*known, flow) } => unsafe {
+        Some(known) if unsafe { decide::is_same(&*known, flow) } => unsafe {
             (*known).revisit_at = flow.revisit_at;
             (*known).epoch = flow.epoch;
         },
@@ -144,32 +142,23 @@ fn write<V: Header>(visit: &Visit<V>, flow: &Flow<V>) -> Option<()> {
     Some(())
 }
 
-/// Whether the host decided as before.
-#[inline(always)]
-fn is_same<V: Header>(known: &Flow<V>, flow: &Flow<V>) -> bool {
-    known.tag == flow.tag
-        && known.left == flow.left
-        && known.entered_by == flow.entered_by
-        && known.leaves_by == flow.leaves_by
-        && known.flags == flow.flags
-        && known.mtu == flow.mtu
-        && known.destination_mac == flow.destination_mac
-        && known.source_mac == flow.source_mac
-}
-
-/// Both directions, each for itself: the cache may have lost either.
-#[inline(always)]
-fn forget_twins<V: Header>(left: &Tuple<V>, learned: u32) {
-    forget_twin::<V>(left, learned);
-    forget_twin::<V>(&left.reversed(), learned);
-}
-
 #[inline(always)]
 fn forget_twin<V: Header>(twin: &Tuple<V>, learned: u32) {
     let Some(cached) = V::flows().get_ptr(twin) else { return };
     // SAFETY: a stale or torn flag costs a visit, or leaves to the next packet what this one missed.
-    if unsafe { contradicts(learned, (*cached).flags) } {
+    if unsafe { decide::contradicts(learned, (*cached).flags) } {
         // Content if another CPU was first.
         let _ = V::flows().remove(twin);
+    }
+}
+
+/// Each direction for itself: the cache may have lost the other.
+#[inline(always)]
+fn forget_older_answers<V: Header>(visit: &Visit<V>, answers: &Tuple<V>) {
+    let Some(cached) = V::flows().get_ptr(answers) else { return };
+    // SAFETY: as above.
+    if !unsafe { decide::leads_back(&visit.entered, &(*cached).left) } {
+        // As above.
+        let _ = V::flows().remove(answers);
     }
 }

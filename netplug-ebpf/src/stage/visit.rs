@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::opening::Moment;
+use netplug_common::decide::opening::{Moment, voids};
 use netplug_common::decide::retry::{Note, note};
 use netplug_common::hash;
 use netplug_common::ip::Address;
@@ -16,13 +16,17 @@ use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{TCP, Tuple};
 
 use crate::log;
-use crate::packet::{Header, Packet};
+use crate::packet::{Header, Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
 
 /// Notes a packet that `entered` as such and is handed to the host as `packet`, and makes it carry its hash.
 #[inline(always)]
 pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, config: &Config) {
+    if packet.kind == Kind::Optioned && voids(packet.moment()) {
+        // It was not looked for in the cache. Content if nothing is there.
+        let _ = V::flows().remove(entered);
+    }
     let is_noted = can_be_learned(packet, config)
         && try_to_note(skb, entered, packet, config, false).is_some();
     report::count(skb, if is_noted { Counter::Visit } else { Counter::Aside });
@@ -57,7 +61,7 @@ fn try_to_note<V: Header>(
     config: &Config,
     is_call: bool,
 ) -> Option<()> {
-    let hash = hash::of(&packet.tuple, config.hash_key);
+    let hash = hash::of(&packet.tuple, hash::key_of_epoch(config.hash_key, config.epoch));
     // SAFETY: takes nothing.
     let now = unsafe { helpers::bpf_jiffies64() };
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.

@@ -69,7 +69,13 @@ pub(super) fn prepare_node(
     state::with(|state| {
         forward(state, &network)?;
         // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
-        for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+        for timeout in [
+            "nf_conntrack_udp_timeout",
+            "nf_conntrack_udp_timeout_stream",
+            "nf_conntrack_tcp_timeout_close_wait",
+            "nf_conntrack_tcp_timeout_fin_wait",
+            "nf_conntrack_tcp_timeout_last_ack",
+        ] {
             let name = format!("net/netfilter/{timeout}");
             tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
         }
