@@ -19,6 +19,7 @@ mod offload;
 mod outside;
 mod ports;
 mod pressure;
+mod promote;
 mod reuse;
 mod services;
 mod settings;

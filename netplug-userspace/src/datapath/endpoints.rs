@@ -336,10 +336,18 @@ impl Datapath {
         Ok(wrong)
     }
 
-    /// Moves `from_pod` of every endpoint from clsact to TCX, where it costs a packet less. Returns how many moved.
+    /// Moves `from_pod` of every endpoint from clsact to TCX, where it costs a packet less. Returns how many moved. Waits for
+    /// who adds or takes away pods, and for who loads or unloads, and has them wait: not for one that the caller has opened to
+    /// keep others from unloading.
     pub fn promote(&self) -> Result<usize, Error> {
         let mut moved = 0;
         for endpoint in self.endpoints()? {
+            // Anew for each: attaching takes its time, and others have theirs in between.
+            let _lock = Lock::exclusive()?;
+            // A link that is pinned for who has gone, or after all was unloaded, nobody would find.
+            if left(self.owner_of(endpoint.ifindex))?.flatten() != Some(endpoint.owner) {
+                continue;
+            }
             match attached(endpoint.ifindex, "from_pod") {
                 Ok(Some(How::Clsact)) => {
                     promote(endpoint.ifindex)?;
