@@ -3,6 +3,7 @@
 mod scene;
 
 mod amnesia;
+mod bridge;
 mod chained;
 mod conntrack;
 mod faults;
