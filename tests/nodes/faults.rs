@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::scene::{PORT, waits_for};
 
 /// A namespace that a runtime has made for a pod, and what it will call ADD with.
-fn unplugged(node: &Node, name: &str, args: &str) -> (Namespace, Attachment) {
+pub fn unplugged(node: &Node, name: &str, args: &str) -> (Namespace, Attachment) {
     let namespace = node.namespace().pod(name);
     let attachment = Attachment {
         container: format!("{name}-0001"),
@@ -166,28 +166,6 @@ fn an_address_of_another_networks_pod_is_refused_and_that_pod_stays_whole() {
     node.runtime().del(node.namespace(), &others, &attachment, None).unwrap();
     assert_eq!(neighbours(), known);
     node.check(&web).unwrap();
-}
-
-#[test]
-fn promoting_goes_on_past_a_pod_that_vanished() {
-    if !has_tcx() {
-        return;
-    }
-    let node = Node::new();
-    let gone = node.add_pod("gone");
-    let web = node.add_pod("web").listening(PORT);
-    let filters =
-        || node.namespace().run(&format!("tc filter show dev {} ingress", web.host_end()));
-    assert!(filters().contains("bpf"), "{}", filters());
-    node.namespace().run(&format!("ip link del {}", gone.host_end()));
-    let promoted = node.netplug_json("promote");
-    assert_eq!(promoted["promoted"], 1, "{promoted}");
-    assert!(!filters().contains("bpf"), "{}", filters());
-    node.check(&web).unwrap();
-    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "hello").unwrap();
-    node.del_pod(gone);
-    node.del_pod(web);
-    node.finish();
 }
 
 #[test]
@@ -348,7 +326,7 @@ fn a_network_that_is_refused_is_no_burden_to_others() {
 }
 
 /// A configuration that is refused late, once all but the datapath is set up.
-fn too_many_cidrs(network: &Network) -> Network {
+pub fn too_many_cidrs(network: &Network) -> Network {
     let cidrs: Vec<_> =
         (0..1_100).map(|number| format!("11.{}.{}.0/24", number / 256, number % 256)).collect();
     network.clone().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))

@@ -3,6 +3,7 @@
 mod scene;
 
 mod amnesia;
+mod bridge;
 mod chained;
 mod conntrack;
 mod faults;
@@ -19,6 +20,7 @@ mod offload;
 mod outside;
 mod ports;
 mod pressure;
+mod promote;
 mod reuse;
 mod services;
 mod settings;

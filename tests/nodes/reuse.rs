@@ -1,14 +1,16 @@
 //! A pod goes and another gets its address while a client keeps asking.
 
+use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use netplug::datapath::{Attach, Datapath, Endpoint, Owner};
+use netplug::datapath::Datapath;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{OUTSIDE, WEB};
+use netplug_tests::cast::{CLIENT, OUTSIDE, WEB};
 use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::mappings;
 use netplug_tests::network::NAME;
 use netplug_tests::node::Node;
 use netplug_tests::rules::{self, Service};
@@ -17,8 +19,8 @@ use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 use serde_json::json;
 
-use crate::scene::PORT;
 use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::scene::{PORT, endpoint};
 
 /// A network with room for the gateway and two pods: who comes next gets the address of who went.
 fn small(steering: Steering) -> netplug_tests::network::Network {
@@ -143,22 +145,7 @@ fn a_pod_is_reached_as_soon_as_it_is_there(#[values(V4, V6)] ip: Family) {
 fn an_address_that_two_ask_for_at_once_goes_to_one(#[values(V4, V6)] ip: Family) {
     let node = Node::new();
     node.netplug("load");
-    let add = |name: &str| {
-        node.namespace().run(&format!("ip link add {name} type veth peer name {name}-peer"));
-        let shown = node.namespace().run(&format!("ip -json link show {name}"));
-        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        Endpoint {
-            ifindex: u32::try_from(shown[0]["ifindex"].as_u64().unwrap()).unwrap(),
-            owner: Owner::of("pods", name, "eth0"),
-            bridge: None,
-            gateway_mac: [2, 0, 0, 0, 0, 1],
-            pod_mac: [2, 0, 0, 0, 0, 2],
-            addresses: vec![WEB.ip(ip)],
-            source_guard: true,
-            attach: Attach::Clsact,
-        }
-    };
-    let both = [add("one"), add("two")];
+    let both = ["one", "two"].map(|name| endpoint(&node, name, WEB.ip(ip)));
     let inside = |work: &(dyn Fn(&Datapath) -> usize + Sync)| {
         node.namespace().enter(|| work(&Datapath::open().unwrap().unwrap()))
     };
@@ -185,4 +172,40 @@ fn an_address_that_two_ask_for_at_once_goes_to_one(#[values(V4, V6)] ip: Family)
         });
         assert_eq!(holders, 1, "in round {round}");
     }
+}
+
+/// A mapping that is lost ends its connection, unless the same port is free again.
+#[rstest]
+fn a_pod_that_comes_while_another_goes_keeps_its_mappings(#[values(V4, V6)] ip: Family) {
+    const OLD: Range<u16> = 1_000..31_000;
+    const NEW: Range<u16> = 40_000..40_500;
+    let node = Node::new();
+    node.netplug("load");
+    let old = endpoint(&node, "old", WEB.ip(ip));
+    let new = endpoint(&node, "new", CLIENT.ip(ip));
+    let inside = |work: &(dyn Fn(&Datapath) + Sync)| {
+        node.namespace().enter(|| work(&Datapath::open().unwrap().unwrap()));
+    };
+    inside(&|datapath| datapath.register(&old).unwrap());
+    mappings::give(node.namespace(), WEB.ip(ip), OLD);
+    let begins = Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            inside(&|datapath| {
+                begins.wait();
+                datapath.unregister(old.owner).unwrap();
+            });
+        });
+        mappings::await_loss(node.namespace(), ip, || {
+            begins.wait();
+        });
+        inside(&|datapath| datapath.register(&new).unwrap());
+        mappings::give(node.namespace(), CLIENT.ip(ip), NEW);
+    });
+    inside(&|datapath| {
+        let left = datapath.mappings().unwrap();
+        assert_eq!(left.len(), NEW.len());
+        let torn = left.iter().filter(|mapping| !mapping.whole).count();
+        assert_eq!(torn, 0);
+    });
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
+use netplug::datapath::{Attach, Endpoint, Owner};
 use netplug_tests::cast::{Actor, Family, SERVICE};
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::Network;
@@ -57,6 +58,27 @@ pub fn actor(pod: &Pod) -> Actor {
         unreachable!()
     };
     Actor { name: "pod", v4, v6, mac }
+}
+
+/// What an ADD registers, behind an interface that leads nowhere.
+pub fn endpoint(node: &Node, name: &str, address: IpAddr) -> Endpoint {
+    node.namespace().run(&format!("ip link add {name} type veth peer name {name}-peer"));
+    let shown = node.namespace().run(&format!("ip -json link show {name}"));
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("ip prints JSON");
+    Endpoint {
+        ifindex: shown[0]["ifindex"]
+            .as_u64()
+            .expect("it has an index")
+            .try_into()
+            .expect("of 32 bits"),
+        owner: Owner::of("pods", name, "eth0"),
+        bridge: None,
+        gateway_mac: [2, 0, 0, 0, 0, 1],
+        pod_mac: [2, 0, 0, 0, 0, 2],
+        addresses: vec![address],
+        source_guard: true,
+        attach: Attach::Clsact,
+    }
 }
 
 /// Returns when somebody waits for a lock of netplug's, by its file's name.

@@ -1,4 +1,7 @@
-//! Mappings by the thousand: maps that are full.
+//! Mappings by the thousand.
+
+use std::net::IpAddr;
+use std::ops::Range;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use netplug_common::decide::mapping_life::{Lifetimes, Stage};
@@ -8,7 +11,8 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{Mapping, NatState, TRANSLATED};
 use netplug_common::tuple::{Port, TCP, Tuple};
 
-use crate::cast::Family;
+use crate::cast::{Family, NODE_1, OUTSIDE};
+use crate::eventually::{SOON, eventually};
 use crate::namespace::Namespace;
 
 /// What a map is filled with.
@@ -36,6 +40,65 @@ pub fn fill(node: &Namespace, family: Family, filling: Filling) {
             Ipv6 { octets }
         }),
     });
+}
+
+/// Gives a pod mappings of connections to the outside, from these ports of its own, which the node has for them, too.
+///
+/// # Panics
+/// Where nothing is loaded.
+pub fn give(node: &Namespace, pod: IpAddr, ports: Range<u16>) {
+    node.enter(|| match pod {
+        IpAddr::V4(pod) => give_of::<V4>('4', [pod, OUTSIDE.v4, NODE_1.v4].map(Ipv4::from), ports),
+        IpAddr::V6(pod) => give_of::<V6>('6', [pod, OUTSIDE.v6, NODE_1.v6].map(Ipv6::from), ports),
+    });
+}
+
+fn give_of<V: IpVersion>(family: char, addresses: [V::Address; 3], ports: Range<u16>) {
+    let [pod, outside, as_node] = addresses;
+    let [mut nat_out, mut nat_in] = ["NAT_OUT", "NAT_IN"].map(|name| of::<V>(name, family));
+    for port in ports.map(Port::new) {
+        let tuple = Tuple::<V> {
+            source: pod,
+            destination: outside,
+            source_port: port,
+            destination_port: Port::new(80),
+            protocol: TCP,
+            _pad: [0; 3],
+        };
+        let half = |address| Mapping {
+            expires_at: 0,
+            port,
+            kind: TRANSLATED,
+            stage: Stage::Established as u8,
+            address,
+        };
+        let answer = Tuple { source: as_node, ..tuple }.reversed();
+        nat_in.insert(answer, half(pod), 0).expect("there is room");
+        nat_out.insert(tuple, half(as_node), 0).expect("there is room");
+    }
+}
+
+/// Calls `begin`, and returns when the first of the mappings that pods have is gone.
+///
+/// # Panics
+/// Where there is none, or it stays.
+pub fn await_loss(node: &Namespace, family: Family, begin: impl FnOnce() + Send) {
+    node.enter(|| match family {
+        Family::V4 => await_loss_of::<V4>('4', begin),
+        Family::V6 => await_loss_of::<V6>('6', begin),
+    });
+}
+
+fn await_loss_of<V: IpVersion>(family: char, begin: impl FnOnce()) {
+    let nat_out = of::<V>("NAT_OUT", family);
+    // Who goes through them all finds this one first.
+    let first = nat_out.keys().next().expect("there is one").expect("it can be read");
+    begin();
+    eventually(SOON, || nat_out.get(&first, 0).err().ok_or("it is there"));
+}
+
+fn of<V: IpVersion>(name: &str, family: char) -> HashMap<MapData, Tuple<V>, Mapping<V>> {
+    open(&format!("{name}{family}")).try_into().expect("a hash of mappings")
 }
 
 /// Has all mappings of both families end, as if nothing had been seen of them for ten days.
@@ -97,8 +160,7 @@ fn age_of<V: IpVersion>(family: char, seconds: u32) {
     let config = config.get(&0, 0).expect("CONFIG has an entry");
     let jiffies = seconds * config.jiffies_per_second as u32;
     for name in ["NAT_IN", "NAT_OUT"] {
-        let mut map: HashMap<_, Tuple<V>, Mapping<V>> =
-            open(&format!("{name}{family}")).try_into().expect("a hash of mappings");
+        let mut map = of::<V>(name, family);
         let known: Vec<_> = map.iter().filter_map(Result::ok).collect();
         for (tuple, mapping) in known {
             let expires_at = mapping.expires_at.wrapping_sub(jiffies);
@@ -119,8 +181,7 @@ fn fill_both<V: IpVersion>(family: char, filling: Filling, address: impl Fn(u32)
     let config = config.get(&0, 0).expect("CONFIG has an entry");
     let seconds = |seconds: u32| seconds.wrapping_mul(config.jiffies_per_second as u32);
     for name in ["NAT_IN", "NAT_OUT"] {
-        let mut map: HashMap<_, Tuple<V>, Mapping<V>> =
-            open(&format!("{name}{family}")).try_into().expect("a hash of mappings");
+        let mut map = of::<V>(name, family);
         let known = map.iter().next().expect("there is one mapping").expect("it can be read").1;
         let now = known
             .expires_at

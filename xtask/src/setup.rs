@@ -35,6 +35,7 @@ const NODE: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
+    ("strace", "strace"),
 ];
 
 /// Everything that any verb needs.

@@ -90,15 +90,14 @@ fn alone<'a>(
     };
     let kept = bridge::Kept::shared()?;
     let mut given = bridge::Given::default();
+    // Also what was made half way.
+    let name = config.bridge.clone();
+    rollback.push(move || Ok(bridge::remove_unused(&Netlink::open()?, &name)?));
     let ensured = bridge::ensure(&netlink, &wanted, &mut given);
     if !given.is_nothing() {
         rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
     }
-    let (bridge, is_new) = ensured?;
-    if is_new {
-        let name = bridge.name.clone();
-        rollback.push(move || Ok(bridge::remove(&Netlink::open()?, &name).map(drop)?));
-    }
+    let bridge = ensured?;
 
     let pair = veth::Pair {
         host_name: &names.host_end,
@@ -161,6 +160,7 @@ fn alone<'a>(
     host_ports::open(&netlink, datapath, &endpoint, &config.host_ports()?)?;
     veth::await_running(&netlink, &host_end.name)?;
     pod.enter(|netlink| veth::await_running(netlink, &request.ifname))?;
+    bridge::keep(&netlink, &bridge)?;
 
     let made = reply::Made {
         bridge: (&bridge.name, bridge.mac),

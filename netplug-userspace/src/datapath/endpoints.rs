@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use aya::Pod;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
-use netplug_common::maps::nat::{HOST, MOVED, SPARE};
+use netplug_common::maps::nat::{HOST, MOVED, Mapping, SPARE};
 use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
+use netplug_common::tuple::Tuple;
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
-use super::maps::{Family, entries, entries_left, left, remove};
+use super::maps::{Family, Table, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Endpoint, Error, Owner};
 
@@ -203,27 +204,17 @@ impl Datapath {
                 }
             }
         }
-        // Where nobody can tell which these are, all mappings go: a packet of a pod's takes the same port again.
-        let endpoints = entries_left(self.maps.endpoints::<V>(), V::ENDPOINTS)?;
-        let pods: HashSet<_> = endpoints.into_iter().map(|(address, _)| address).collect();
-        if let Some(mut nat_out) = left(self.maps.nat_out::<V>())? {
-            for (tuple, mapping) in entries(&nat_out, V::NAT_OUT)? {
-                if mapping.kind != MOVED && !pods.contains(&tuple.source) {
-                    remove(&mut nat_out, &tuple, V::NAT_OUT)?;
-                }
-            }
+        if let Some(nat_out) = left(self.maps.nat_out::<V>())? {
+            self.remove_of_nobody::<V>(nat_out, V::NAT_OUT, |tuple, mapping| {
+                (mapping.kind != MOVED).then_some(tuple.source)
+            })?;
         }
-        if let Some(mut nat_in) = left(self.maps.nat_in::<V>())? {
-            for (tuple, mapping) in entries(&nat_in, V::NAT_IN)? {
-                let pod = match mapping.kind {
-                    HOST | MOVED => continue,
-                    SPARE => &tuple.destination,
-                    _ => &mapping.address,
-                };
-                if !pods.contains(pod) {
-                    remove(&mut nat_in, &tuple, V::NAT_IN)?;
-                }
-            }
+        if let Some(nat_in) = left(self.maps.nat_in::<V>())? {
+            self.remove_of_nobody::<V>(nat_in, V::NAT_IN, |tuple, mapping| match mapping.kind {
+                HOST | MOVED => None,
+                SPARE => Some(tuple.destination),
+                _ => Some(mapping.address),
+            })?;
         }
         // Nor is anything lost with a visit, where the epoch is.
         let epoch = left(self.config())?.map(|config| config.epoch);
@@ -235,6 +226,42 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// Removes the mappings of addresses that are no pod's. Where nobody can tell which these are, all go: a packet of a
+    /// pod's takes the same port again.
+    fn remove_of_nobody<V: Family>(
+        &self,
+        mut mappings: Table<Tuple<V>, Mapping<V>>,
+        map: &'static str,
+        pod_of: impl Fn(&Tuple<V>, &Mapping<V>) -> Option<V::Address>,
+    ) -> Result<(), Error>
+    where
+        V::Address: Pod,
+    {
+        /// How many go before somebody who registers gets his turn.
+        const AT_ONCE: usize = 1_000;
+        let known = entries(&mappings, map)?;
+        let pods_of = known.iter().filter_map(|(tuple, it)| Some((tuple, pod_of(tuple, it)?)));
+        let pods = self.pods::<V>()?;
+        let of_nobody: Vec<_> = pods_of.filter(|(_, pod)| !pods.contains(pod)).collect();
+        for some in of_nobody.chunks(AT_ONCE) {
+            // Whoever has come since then has mappings already, and who comes now waits.
+            let _addresses = Lock::of_addresses()?;
+            let pods = self.pods::<V>()?;
+            for (tuple, _) in some.iter().filter(|(_, pod)| !pods.contains(pod)) {
+                remove(&mut mappings, tuple, map)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pods<V: Family>(&self) -> Result<HashSet<V::Address>, Error>
+    where
+        V::Address: Pod,
+    {
+        let endpoints = entries_left(self.maps.endpoints::<V>(), V::ENDPOINTS)?;
+        Ok(endpoints.into_iter().map(|(address, _)| address).collect())
     }
 
     /// The endpoints that are registered, as far as what is left of the maps tells.
@@ -309,10 +336,18 @@ impl Datapath {
         Ok(wrong)
     }
 
-    /// Moves `from_pod` of every endpoint from clsact to TCX, where it costs a packet less. Returns how many moved.
+    /// Moves `from_pod` of every endpoint from clsact to TCX, where it costs a packet less. Returns how many moved. Waits for
+    /// who adds or takes away pods, and for who loads or unloads, and has them wait: not for one that the caller has opened to
+    /// keep others from unloading.
     pub fn promote(&self) -> Result<usize, Error> {
         let mut moved = 0;
         for endpoint in self.endpoints()? {
+            // Anew for each: attaching takes its time, and others have theirs in between.
+            let _lock = Lock::exclusive()?;
+            // A link that is pinned for who has gone, or after all was unloaded, nobody would find.
+            if left(self.owner_of(endpoint.ifindex))?.flatten() != Some(endpoint.owner) {
+                continue;
+            }
             match attached(endpoint.ifindex, "from_pod") {
                 Ok(Some(How::Clsact)) => {
                     promote(endpoint.ifindex)?;

@@ -9,11 +9,14 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 
 use super::link::Link;
 use super::netlink::{exists, refused};
+use super::state::State;
 use super::{Error, Mac, Netlink, state, sysctl, veth};
 use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
 const ALIAS: &str = "netplug ";
+/// And ends so until an ADD has ended well: those that fail leave none behind that they or others who failed have made.
+const UNUSED: &str = ", no pod yet";
 const LOCK: &str = "bridges.lock";
 
 /// What a bridge is to be.
@@ -40,7 +43,7 @@ impl Kept {
     }
 
     /// For who removes one.
-    fn alone() -> Result<Self, Error> {
+    pub(super) fn alone() -> Result<Self, Error> {
         Self::take(File::lock)
     }
 
@@ -56,6 +59,9 @@ impl Kept {
 #[derive(Debug, Default)]
 pub struct Given {
     bridge: u32,
+    is_ours: bool,
+    /// The pods' host ends that were its ports before.
+    ports: Vec<u32>,
     new: Vec<IpNetwork>,
     instead_of: Vec<IpNetwork>,
 }
@@ -67,62 +73,77 @@ impl Given {
         self.new.is_empty() && self.instead_of.is_empty()
     }
 
-    /// Takes them back, for an ADD that failed; not where netplug's pods have come to the bridge meanwhile, whose gateways they
-    /// are. Content where the bridge is gone.
+    /// Puts it back, for an ADD that failed. Where pods have come to the bridge meanwhile, whose gateways the new addresses may
+    /// be, these stay beside the old. Content where the bridge is gone.
     pub fn take_back(&self, netlink: &Netlink) -> Result<(), Error> {
         let _kept = Kept::alone()?;
         let Some(bridge) = netlink.link_of_index(self.bridge)? else { return Ok(()) };
-        let is_pods = |link: &Link| link.master == Some(bridge.index) && veth::is_ours(link);
-        if netlink.links()?.iter().any(is_pods) {
-            return Ok(());
-        }
-        for address in &self.new {
+        let ports = ports(netlink, &bridge)?;
+        let has_come = |link: &Link| veth::is_ours(link) && !self.ports.contains(&link.index);
+        let new = if ports.iter().any(has_come) { &[][..] } else { &self.new };
+        let give_old = || {
+            let mut old = self.instead_of.iter();
+            old.try_for_each(|address| netlink.add_address(&bridge, *address).map(drop))
+        };
+        give_old()?;
+        for address in new {
             netlink.remove_address(&bridge, *address)?;
         }
-        for address in &self.instead_of {
-            netlink.add_address(&bridge, *address)?;
+        give_old()?;
+        if self.is_ours {
+            return Ok(());
         }
-        state::with(|state| state.took_back(&bridge, &self.new, &self.instead_of))
+        state::with(|state| state.took_back(&bridge, new, &self.instead_of))
     }
 }
 
-/// Finds the bridge or makes it, and gives it its gateways, which `given` then tells, also if something fails. Also returns
-/// whether it was made.
-pub fn ensure(
-    netlink: &Netlink,
-    wanted: &Wanted<'_>,
-    given: &mut Given,
-) -> Result<(Link, bool), Error> {
+fn ports(netlink: &Netlink, bridge: &Link) -> Result<Vec<Link>, Error> {
+    let mut links = netlink.links()?;
+    links.retain(|link| link.master == Some(bridge.index));
+    Ok(links)
+}
+
+/// Finds the bridge or makes it, and gives it its gateways, which `given` then tells, also if something fails.
+pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>, given: &mut Given) -> Result<Link, Error> {
     let name = wanted.name;
-    let mac = mac_of(name, wanted.gateways.first());
     let mut bridge = netlink.link(name)?;
-    let is_missing = bridge.is_none();
-    if is_missing {
-        make(netlink, name, mac, wanted.mtu)?;
+    if bridge.is_none() {
+        make(netlink, name, mac_of(name, wanted.gateways.first()), wanted.mtu)?;
         bridge = netlink.link(name)?;
     }
-    let bridge =
+    let mut bridge =
         bridge.ok_or_else(|| Error::NoInterface { name: name.into(), place: String::new() })?;
     if !bridge.is_bridge() {
         return Err(Error::NotABridge { name: name.into() });
     }
-    // By its MAC also one is ours whose maker was killed before it could say so.
-    let is_unnamed = bridge.alias.is_none() && bridge.mac == mac;
-    if is_missing || is_unnamed {
+    // Made just now, or by one who was killed before he could say so.
+    let is_unnamed =
+        bridge.alias.is_none() && state::with(|state| Ok::<_, Error>(state.has_made(&bridge)))?;
+    if is_unnamed {
         // Before it is up: what a pod advertises must not become the node's route (CVE-2020-10749).
         sysctl::of_device(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
-    let is_ours = is_missing || is_unnamed || is_ours(&bridge);
+    let is_ours = is_unnamed || is_ours(&bridge);
     give_addresses(netlink, &bridge, wanted, is_ours, given)?;
     if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
         if is_unnamed {
-            message = message.alias(format!("{ALIAS}{}", wanted.network));
+            let alias = format!("{ALIAS}{}{UNUSED}", wanted.network);
+            message = message.alias(alias.clone());
+            bridge.alias = Some(alias);
         }
         netlink.set(message.build(), name)?;
     }
-    let bridge = if is_ours { bridge } else { fix_mac(netlink, &bridge)? };
-    Ok((bridge, is_missing))
+    if is_ours { Ok(bridge) } else { fix_mac(netlink, &bridge) }
+}
+
+/// Says of a bridge that netplug made that a pod has come to it, so that it stays.
+pub fn keep(netlink: &Netlink, bridge: &Link) -> Result<(), Error> {
+    let Some(alias) = bridge.alias.as_deref().and_then(|alias| alias.strip_suffix(UNUSED)) else {
+        return Ok(());
+    };
+    let message = LinkUnspec::new_with_index(bridge.index).alias(alias);
+    netlink.set(message.build(), &bridge.name)
 }
 
 /// Has a bridge that another made keep the MAC that it has, and returns it as it is then: one that was never given its own
@@ -157,6 +178,7 @@ fn give_addresses(
     given: &mut Given,
 ) -> Result<(), Error> {
     given.bridge = bridge.index;
+    given.is_ours = is_ours;
     let has = netlink.addresses(bridge.index)?;
     let mut missing = Vec::new();
     for gateway in wanted.gateways.iter().filter(|gateway| !has.contains(gateway)) {
@@ -177,14 +199,10 @@ fn give_addresses(
             });
         }
     }
+    if !missing.is_empty() {
+        given.ports = ports(netlink, bridge)?.iter().map(|link| link.index).collect();
+    }
     for (gateway, found) in missing {
-        if let Some(found) = found {
-            if !is_ours {
-                state::with(|state| state.takes(bridge, found))?;
-            }
-            given.instead_of.push(found);
-            netlink.remove_address(bridge, found)?;
-        }
         let disable = format!("net/ipv6/conf/{}/disable_ipv6", wanted.name);
         if is_ours {
             if gateway.is_ipv6() {
@@ -199,15 +217,27 @@ fn give_addresses(
                 state.gives(bridge, gateway)
             })?;
         }
+        // The old one goes last: with its last address a device forgets its neighbours, permanent ones too.
         if netlink.add_address(bridge, gateway)? {
+            given.new.push(gateway);
+        }
+        let Some(found) = found else { continue };
+        if !is_ours {
+            state::with(|state| state.takes(bridge, found))?;
+        }
+        given.instead_of.push(found);
+        netlink.remove_address(bridge, found)?;
+        // With the first of a subnet the kernel may take those that came after it.
+        if netlink.add_address(bridge, gateway)? && !given.new.contains(&gateway) {
             given.new.push(gateway);
         }
     }
     Ok(())
 }
 
-/// Content where another process was first.
+/// Content where another process was first. On file before it is there: the kernel gives a link that it makes no alias.
 fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+    state::with(|state| state.makes(name, mac))?;
     let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).build();
     match netlink.run(netlink.handle().link().add(message).execute()) {
         Err(error) if !exists(&error) => Err(refused("make the bridge", name)(error)),
@@ -215,14 +245,28 @@ fn make(netlink: &Netlink, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> 
     }
 }
 
+/// Removes a bridge that netplug made, for an ADD that failed, if no other has ended well and it has no ports.
+pub fn remove_unused(netlink: &Netlink, name: &str) -> Result<(), Error> {
+    let kept = Kept::alone()?;
+    let Some(bridge) = netlink.link(name)? else { return Ok(()) };
+    if bridge.alias.as_deref().is_some_and(|alias| !alias.ends_with(UNUSED)) {
+        return Ok(());
+    }
+    state::with(|state| remove(netlink, &bridge, state, &kept).map(drop))
+}
+
 /// Removes a bridge, if netplug made it and it has no ports. Returns whether it did.
-pub fn remove(netlink: &Netlink, name: &str) -> Result<bool, Error> {
-    let _kept = Kept::alone()?;
-    let Some(bridge) = netlink.link(name)? else { return Ok(false) };
-    if !is_ours(&bridge) || netlink.links()?.iter().any(|link| link.master == Some(bridge.index)) {
+pub(super) fn remove(
+    netlink: &Netlink,
+    bridge: &Link,
+    state: &State,
+    _alone: &Kept,
+) -> Result<bool, Error> {
+    let is_unnamed = || bridge.is_bridge() && bridge.alias.is_none() && state.has_made(bridge);
+    if !(is_ours(bridge) || is_unnamed()) || !ports(netlink, bridge)?.is_empty() {
         return Ok(false);
     }
-    netlink.remove(&bridge).map(|()| true)
+    netlink.remove(bridge).map(|()| true)
 }
 
 /// A locally administered MAC (IEEE 802 §8.2) that is the same each time for a name and a gateway, and another on the

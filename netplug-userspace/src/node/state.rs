@@ -1,6 +1,6 @@
-//! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias. Also
-//! kept here: what networks and operators ask of masquerade, since the datapath has one answer for all of them, and which
-//! uplinks the last ADD wanted, for who looks after them.
+//! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias; until
+//! they have one, they are on file. Also kept here: what networks and operators ask of masquerade, since the datapath has
+//! one answer for all of them, and which uplinks the last ADD wanted, for who looks after them.
 //!
 //! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing. It is put back
 //! only where nobody else has changed it since, and in reverse: some sysctls change others as they are written.
@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::link::Link;
-use super::{Error, Netlink, bridge, masquerade, sysctl};
+use super::{Error, Mac, Netlink, bridge, masquerade, sysctl};
 
 const FOLDER: &str = "/run/netplug";
 
@@ -23,6 +23,8 @@ const FOLDER: &str = "/run/netplug";
 #[serde(default)]
 pub struct State {
     sysctls: Vec<Change>,
+    /// Names and MACs of bridges that netplug made, or was about to.
+    made: BTreeSet<(String, Mac)>,
     /// Indexes of others' bridges whose MAC was made to stay.
     bridges: BTreeSet<u32>,
     /// Addresses that netplug gave to others' bridges, by their index.
@@ -90,6 +92,18 @@ impl State {
         ours.map_or(found, |known| &known.was)
     }
 
+    /// Keeps that netplug makes a bridge, before it does.
+    pub fn makes(&mut self, name: &str, mac: Mac) -> Result<(), Error> {
+        self.made.insert((name.into(), mac));
+        save(self)
+    }
+
+    /// Whether netplug made a bridge, be it that it was killed before the bridge could say so.
+    #[must_use]
+    pub fn has_made(&self, bridge: &Link) -> bool {
+        self.made.iter().any(|(name, mac)| *name == bridge.name && *mac == bridge.mac)
+    }
+
     /// Whether the MAC of another's bridge was made to stay.
     #[must_use]
     pub fn is_fixed(&self, bridge: &Link) -> bool {
@@ -116,24 +130,22 @@ impl State {
         save(self)
     }
 
-    /// Keeps that a bridge has `old` again and `new` no more. `old` that nobody lost was netplug's.
+    /// Keeps that another's bridge has `old` again and `new` no more. `old` that nobody lost was netplug's.
     pub fn took_back(
         &mut self,
         bridge: &Link,
         new: &[IpNetwork],
         old: &[IpNetwork],
     ) -> Result<(), Error> {
-        let before = self.clone();
-        let mut were_anothers = false;
         for address in new {
-            were_anothers |= self.addresses.remove(&(bridge.index, *address));
+            self.addresses.remove(&(bridge.index, *address));
         }
         for address in old {
-            if !self.taken.remove(&(bridge.index, *address)) && were_anothers {
+            if !self.taken.remove(&(bridge.index, *address)) {
                 self.addresses.insert((bridge.index, *address));
             }
         }
-        if *self == before { Ok(()) } else { save(self) }
+        save(self)
     }
 
     /// What is asked of masquerade.
@@ -181,6 +193,7 @@ pub fn with<T, E: From<Error>>(change: impl FnOnce(&mut State) -> Result<T, E>) 
 /// Puts back what was kept: sysctls as they were, others' bridges with their addresses and without ours, bridges of ours gone where they have
 /// no ports. Returns what was done.
 pub fn restore() -> Result<Vec<String>, Error> {
+    let kept = bridge::Kept::alone()?;
     let _lock = lock()?;
     let state = read()?;
     let mut ours = Vec::new();
@@ -209,7 +222,7 @@ pub fn restore() -> Result<Vec<String>, Error> {
         }
     }
     for link in netlink.links()?.iter().filter(|link| link.is_bridge()) {
-        if bridge::remove(&netlink, &link.name)? {
+        if bridge::remove(&netlink, link, &state, &kept)? {
             done.push(format!("the bridge {} is gone", link.name));
         }
     }
