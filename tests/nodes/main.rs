@@ -16,6 +16,7 @@ mod icmp;
 mod lifecycle;
 mod masquerade;
 mod offload;
+mod others_filters;
 mod outside;
 mod ports;
 mod pressure;
