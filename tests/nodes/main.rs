@@ -3,6 +3,7 @@
 mod scene;
 
 mod amnesia;
+mod bad_input;
 mod chained;
 mod conntrack;
 mod faults;

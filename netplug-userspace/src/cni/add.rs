@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings};
+use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings, tell};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
@@ -23,7 +23,7 @@ use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 
 /// Runs ADD; the result goes to stdout.
-pub(super) fn run(request: &Request) -> Result<Value, Error> {
+pub(super) fn run(request: &Request) -> Result<(), Error> {
     let config = Config::read(&request.config)?;
     if let Some(previous) = &config.prev_result {
         if config.ipam.is_some() {
@@ -43,10 +43,11 @@ pub(super) fn run(request: &Request) -> Result<Value, Error> {
     // Kept until what failed is undone: nobody unloads in between.
     let mut datapath = None;
     let mut rollback = Rollback::default();
-    match alone(request, &config, ipam, &mut datapath, &mut rollback) {
-        Ok(reply) => {
+    let made = alone(request, &config, ipam, &mut datapath, &mut rollback);
+    match made.and_then(|reply| tell(&reply)) {
+        Ok(()) => {
             rollback.commit();
-            Ok(reply)
+            Ok(())
         }
         Err(error) => Err(rollback.run(error)),
     }

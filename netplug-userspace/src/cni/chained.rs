@@ -10,7 +10,7 @@ use super::add::{bridge_of, make_known};
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, del, host_ports, settings};
+use super::{Error, del, host_ports, settings, tell};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
@@ -45,16 +45,17 @@ impl Found {
     }
 }
 
-pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<Value, Error> {
+pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<(), Error> {
     let netlink = Netlink::open()?;
     let mut found = find(&netlink, request, previous)?;
     // Kept until what failed is undone: nobody unloads in between.
     let datapath = settings::load(config)?;
     let mut rollback = Rollback::default();
-    match join(&netlink, &datapath, request, config, &mut found, &mut rollback) {
+    let joined = join(&netlink, &datapath, request, config, &mut found, &mut rollback);
+    match joined.and_then(|()| tell(previous)) {
         Ok(()) => {
             rollback.commit();
-            Ok(previous.clone())
+            Ok(())
         }
         Err(error) => Err(rollback.run(error)),
     }

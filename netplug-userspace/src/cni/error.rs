@@ -34,6 +34,9 @@ pub enum Error {
     /// stdin could not be read.
     #[error("cannot read the configuration from stdin")]
     Input(#[source] std::io::Error),
+    /// The result cannot be told.
+    #[error("cannot write the result to stdout")]
+    Output(#[source] std::io::Error),
     /// The configuration is no JSON.
     #[error("the configuration is not JSON")]
     Json(#[source] serde_json::Error),
@@ -108,7 +111,7 @@ impl Error {
             Self::Version(_) => 1,
             Self::Unsupported { .. } => 2,
             Self::Environment { .. } => 4,
-            Self::Input(_) => 5,
+            Self::Input(_) | Self::Output(_) => 5,
             Self::Json(_) => 6,
             Self::Config { .. }
             | Self::Ipam(

@@ -51,6 +51,14 @@ pub enum Error {
         /// Where it was.
         path: PathBuf,
     },
+    /// A file is none of a namespace.
+    #[error(
+        "{path} is not a network namespace; if it was one, the runtime has unmounted it, and the pod is gone"
+    )]
+    NoNamespace {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// An interface is not there.
     #[error("there is no interface {name}{place}")]
     NoInterface {
