@@ -15,6 +15,7 @@ mod host_port_twins;
 mod host_ports;
 mod icmp;
 mod lifecycle;
+mod macs;
 mod masquerade;
 mod offload;
 mod others_filters;

@@ -137,7 +137,7 @@ fn alone<'a>(
         config.hairpin_mode,
     )?;
     drop(kept);
-    neighbour::add_to_bridge(&netlink, &host_end, pod_mac)?;
+    neighbour::add_to_bridge(&netlink, &bridge, &host_end, pod_mac)?;
 
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let networks: Vec<_> =

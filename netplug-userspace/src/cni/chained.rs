@@ -72,7 +72,7 @@ fn join(
     settings::check_uplinks(netlink, config)?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
-        neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
+        neighbour::add_to_bridge(netlink, bridge, &found.host_end, found.pod_mac)?;
         let (port, mac) = (found.host_end.index, found.pod_mac);
         rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
     }

@@ -122,6 +122,7 @@ impl Error {
             Self::Ipam(ipam::Error::Exhausted { .. } | ipam::Error::Taken { .. }) => 11,
             Self::Exists { .. } | Self::Ipam(ipam::Error::HasOne { .. }) => 101,
             Self::Ipam(ipam::Error::File { .. }) => 102,
+            Self::Node(node::Error::MacTaken { .. }) => 110,
             Self::Node(_) => 103,
             Self::Datapath(datapath::Error::NoPorts { .. }) => 108,
             Self::Datapath(datapath::Error::HostPortTaken { .. }) => 109,
