@@ -69,6 +69,11 @@ fn join(
     found: &mut Found,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
+    let owner = Owner::of(&request.network, &request.container, &request.ifname);
+    if datapath.has(found.host_end.index, owner)? {
+        let (container, ifname) = (request.container.clone(), request.ifname.clone());
+        return Err(Error::Exists { container, ifname });
+    }
     settings::check_uplinks(netlink, config)?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
@@ -90,7 +95,6 @@ fn join(
     settings::prepare_node(netlink, datapath, config, network)?;
     let endpoint = found.endpoint(request, config);
     datapath.register(&endpoint)?;
-    let owner = endpoint.owner;
     rollback.push(move || del::forget(owner));
     if let Some(bridge) = &found.bridge {
         make_known(netlink, bridge, &endpoint, rollback)?;

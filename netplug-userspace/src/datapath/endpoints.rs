@@ -78,6 +78,11 @@ impl Datapath {
         Ok(gone)
     }
 
+    /// Whether an interface is an endpoint of `owner`'s.
+    pub fn has(&self, ifindex: u32, owner: Owner) -> Result<bool, Error> {
+        Ok(self.owner_of(ifindex)? == Some(owner))
+    }
+
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
         match self.maps.ports()?.get(&ifindex, 0) {
             Ok(port) => Ok(Some(Owner(port.owner))),
