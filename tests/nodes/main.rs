@@ -30,4 +30,5 @@ mod storm;
 mod unload;
 mod views;
 mod watch;
+mod without_gateway;
 mod without_netplug;

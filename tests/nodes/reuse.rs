@@ -154,6 +154,7 @@ fn an_address_that_two_ask_for_at_once_goes_to_one(#[values(V4, V6)] ip: Family)
             gateway_mac: [2, 0, 0, 0, 0, 1],
             pod_mac: [2, 0, 0, 0, 0, 2],
             addresses: vec![WEB.ip(ip)],
+            unrouted: Vec::new(),
             source_guard: true,
             attach: Attach::Clsact,
         }

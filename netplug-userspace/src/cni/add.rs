@@ -15,7 +15,9 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings, tell};
+use super::{
+    Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings, tell, unrouted,
+};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
@@ -152,12 +154,14 @@ fn alone<'a>(
         bridge: Some(bridge.index),
         gateway_mac: bridge.mac,
         pod_mac,
+        unrouted: unrouted::find(&netlink, &bridge, &addresses)?,
         addresses,
         source_guard: config.source_guard,
         attach: settings::attach(config),
     };
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
+    unrouted::heal(&netlink, datapath, &bridge)?;
     make_known(&netlink, &bridge, &endpoint, rollback)?;
     host_ports::open(&netlink, datapath, &endpoint, &config.host_ports()?)?;
     veth::await_running(&netlink, &host_end.name)?;

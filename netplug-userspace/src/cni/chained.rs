@@ -10,7 +10,7 @@ use super::add::{bridge_of, make_known};
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, del, host_ports, settings, tell};
+use super::{Error, del, host_ports, settings, tell, unrouted};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
@@ -39,6 +39,7 @@ impl Found {
             gateway_mac: self.bridge.as_ref().map_or(self.host_end.mac, |bridge| bridge.mac),
             pod_mac: self.pod_mac,
             addresses: self.addresses(),
+            unrouted: Vec::new(),
             source_guard: config.source_guard,
             attach: settings::attach(config),
         }
@@ -93,10 +94,14 @@ fn join(
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
     settings::prepare_node(netlink, datapath, config, network)?;
-    let endpoint = found.endpoint(request, config);
+    let mut endpoint = found.endpoint(request, config);
+    if let Some(bridge) = &found.bridge {
+        endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
+    }
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
     if let Some(bridge) = &found.bridge {
+        unrouted::heal(netlink, datapath, bridge)?;
         make_known(netlink, bridge, &endpoint, rollback)?;
     }
     host_ports::open(netlink, datapath, &endpoint, &config.host_ports()?)

@@ -93,6 +93,7 @@ fn known(request: &Request, owner: Owner) -> Result<Vec<Endpoint>, Error> {
                 gateway_mac: link.mac,
                 pod_mac: behind.unwrap_or(names.pod_mac),
                 addresses: Vec::new(),
+                unrouted: Vec::new(),
                 source_guard: true,
                 attach: Attach::Auto,
             });

@@ -16,6 +16,7 @@ mod resolv_conf;
 mod rollback;
 mod settings;
 mod timeouts;
+mod unrouted;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

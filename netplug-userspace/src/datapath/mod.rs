@@ -311,6 +311,8 @@ pub struct Endpoint {
     pub pod_mac: [u8; 6],
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that the host does not route by the bridge; with one, none of its family is brought before the host.
+    pub unrouted: Vec<IpAddr>,
     /// Whether packets whose source is not the pod's own are dropped.
     pub source_guard: bool,
     /// How the programs are attached to it.
