@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
 use netplug_tests::counters::endpoints;
+use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::rules::{self, Service};
+use netplug_tests::runtime::{Verb, config};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
@@ -64,4 +66,19 @@ fn the_result_of_the_chain_loses_nothing(#[values("bridge", "ptp")] after: &str)
     node.del_pod(chained);
     assert!(endpoints(&node).is_empty());
     node.finish();
+}
+
+#[test]
+fn adding_a_chained_container_twice_is_refused_and_the_first_stays_whole() {
+    let node = Node::new();
+    let network = Network::bridge().then_netplug();
+    let web = node.add_pod_to("web", &network).listening(PORT);
+    let config = config(&network, &network.plugins[1], Some(web.result()));
+    let add = |of| node.runtime().call(node.namespace(), Verb::Add, "netplug", of, &config);
+    let error = add(web.attachment()).unwrap_err();
+    assert_eq!(error.code, 101, "{error}");
+    node.check(&web).unwrap();
+    node.outside().dial(web.at(V4, PORT)).ask(Tcp, "whole?").unwrap();
+    node.del_pod(web);
+    node.assert_clean();
 }

@@ -3,6 +3,7 @@
 mod scene;
 
 mod amnesia;
+mod bad_input;
 mod bridge;
 mod chained;
 mod conntrack;
@@ -15,8 +16,10 @@ mod host_port_twins;
 mod host_ports;
 mod icmp;
 mod lifecycle;
+mod macs;
 mod masquerade;
 mod offload;
+mod others_filters;
 mod outside;
 mod ports;
 mod pressure;
@@ -30,4 +33,5 @@ mod unload;
 mod uplinks;
 mod views;
 mod watch;
+mod without_gateway;
 mod without_netplug;

@@ -76,6 +76,7 @@ pub fn endpoint(node: &Node, name: &str, address: IpAddr) -> Endpoint {
         gateway_mac: [2, 0, 0, 0, 0, 1],
         pod_mac: [2, 0, 0, 0, 0, 2],
         addresses: vec![address],
+        unrouted: Vec::new(),
         source_guard: true,
         attach: Attach::Clsact,
     }

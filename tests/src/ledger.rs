@@ -19,7 +19,7 @@ pub struct Inventory {
 }
 
 /// Sysctls of the node as such that netplug may set, and sets back.
-const SYSCTLS: [&str; 8] = [
+const SYSCTLS: [&str; 11] = [
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/send_redirects",
     "net/ipv6/conf/all/forwarding",

@@ -1,6 +1,6 @@
 //! PORTS: what lies behind a host end.
 //! Shape    hash, ifindex of a host end → port, 4,096 entries
-//! Writes   userspace: ADD and DEL
+//! Writes   userspace: ADD (also for those that were there, once the host routes them) and DEL
 //! Reads    `from_pod` on a miss, `to_pod` when it learns
 //! Ends     with DEL, before the veth is removed: interface indexes are reused
 //! Missing  the interface is not ours: the packet goes on as if netplug were not there
@@ -8,8 +8,16 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::ip::{IpVersion, V4};
+
 /// Flag: packets whose source is not the pod's own are dropped.
 pub const SOURCE_GUARD: u32 = 1;
+
+/// Flag: the host does not route the pod's addresses of the family by its bridge. What the pod sends is left to the bridge.
+#[must_use]
+pub const fn unrouted<V: IpVersion>() -> u32 {
+    if V::ADDRESS_FAMILY == V4::ADDRESS_FAMILY { 2 } else { 4 }
+}
 
 /// One endpoint, seen from its host end.
 #[repr(C)]
@@ -23,8 +31,10 @@ pub struct PodPort {
     pub pod_mac: [u8; 6],
     /// Interface index of the bridge whose port the host end is; 0 where it is routed.
     pub bridge: u32,
-    /// [`SOURCE_GUARD`].
+    /// [`SOURCE_GUARD`], [`unrouted`].
     pub flags: u32,
     /// Always zero.
     pub _pad: [u8; 4],
 }
+
+const _: () = assert!(size_of::<PodPort>() == 32);

@@ -354,9 +354,11 @@ pub fn answered<V: Header>(
     turn(tuple);
     let spare = V::nat_in().get_ptr_mut(&*tuple);
     if half.kind != HOST_PORT {
-        match spare {
-            Some(spare) if unsafe { (*spare).kind == SPARE } => *half = unsafe { *spare },
-            _ => return false,
+        let Some(spare) = spare else { return false };
+        // SAFETY: as above.
+        *half = unsafe { *spare };
+        if half.kind != SPARE {
+            return false;
         }
     }
     tuple.destination = half.address;

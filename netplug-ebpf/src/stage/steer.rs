@@ -6,11 +6,12 @@
 //! all: pods would take them, and no rule of the host's have seen them.
 //! # What is left to the bridge
 //! Other broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
-//! does not carry them.
+//! does not carry them. All of a pod whose addresses the host does not route by the bridge: what its neighbours are sent
+//! would leave by another way.
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
-use netplug_common::maps::port::PodPort;
+use netplug_common::maps::port::{PodPort, unrouted};
 
 use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
@@ -22,6 +23,7 @@ use crate::verdict::{Outcome, Verdict};
 pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outcome {
     let Some(macs) = ethernet::macs(skb) else { return Ok(Verdict::Next) };
     if port.bridge == 0
+        || port.flags & unrouted::<V>() != 0
         || !(ethernet::is_unicast(&macs.destination) || is_for_pod(packet))
         || ethernet::same(&macs.destination, &port.gateway_mac)
         || packet.tuple.destination.is_link_local()

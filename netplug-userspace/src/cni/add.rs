@@ -15,7 +15,9 @@ use serde_json::Value;
 use super::config::{Config, Ipam};
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings};
+use super::{
+    Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings, tell, unrouted,
+};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
@@ -23,7 +25,7 @@ use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 
 /// Runs ADD; the result goes to stdout.
-pub(super) fn run(request: &Request) -> Result<Value, Error> {
+pub(super) fn run(request: &Request) -> Result<(), Error> {
     let config = Config::read(&request.config)?;
     if let Some(previous) = &config.prev_result {
         if config.ipam.is_some() {
@@ -43,10 +45,11 @@ pub(super) fn run(request: &Request) -> Result<Value, Error> {
     // Kept until what failed is undone: nobody unloads in between.
     let mut datapath = None;
     let mut rollback = Rollback::default();
-    match alone(request, &config, ipam, &mut datapath, &mut rollback) {
-        Ok(reply) => {
+    let made = alone(request, &config, ipam, &mut datapath, &mut rollback);
+    match made.and_then(|reply| tell(&reply)) {
+        Ok(()) => {
             rollback.commit();
-            Ok(reply)
+            Ok(())
         }
         Err(error) => Err(rollback.run(error)),
     }
@@ -135,7 +138,7 @@ fn alone<'a>(
         config.hairpin_mode,
     )?;
     drop(kept);
-    neighbour::add_to_bridge(&netlink, &host_end, pod_mac)?;
+    neighbour::add_to_bridge(&netlink, &bridge, &host_end, pod_mac)?;
 
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let networks: Vec<_> =
@@ -150,12 +153,14 @@ fn alone<'a>(
         bridge: Some(bridge.index),
         gateway_mac: bridge.mac,
         pod_mac,
+        unrouted: unrouted::find(&netlink, &bridge, &addresses)?,
         addresses,
         source_guard: config.source_guard,
         attach: settings::attach(config),
     };
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
+    unrouted::heal(&netlink, datapath, &bridge)?;
     make_known(&netlink, &bridge, &endpoint, rollback)?;
     host_ports::open(&netlink, datapath, &endpoint, &config.host_ports()?)?;
     veth::await_running(&netlink, &host_end.name)?;

@@ -10,7 +10,7 @@ use super::add::{bridge_of, make_known};
 use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
-use super::{Error, del, host_ports, settings};
+use super::{Error, del, host_ports, settings, tell, unrouted};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
@@ -39,22 +39,24 @@ impl Found {
             gateway_mac: self.bridge.as_ref().map_or(self.host_end.mac, |bridge| bridge.mac),
             pod_mac: self.pod_mac,
             addresses: self.addresses(),
+            unrouted: Vec::new(),
             source_guard: config.source_guard,
             attach: settings::attach(config),
         }
     }
 }
 
-pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<Value, Error> {
+pub(super) fn add(request: &Request, config: &Config, previous: &Value) -> Result<(), Error> {
     let netlink = Netlink::open()?;
     let mut found = find(&netlink, request, previous)?;
     // Kept until what failed is undone: nobody unloads in between.
     let datapath = settings::load(config)?;
     let mut rollback = Rollback::default();
-    match join(&netlink, &datapath, request, config, &mut found, &mut rollback) {
+    let joined = join(&netlink, &datapath, request, config, &mut found, &mut rollback);
+    match joined.and_then(|()| tell(previous)) {
         Ok(()) => {
             rollback.commit();
-            Ok(previous.clone())
+            Ok(())
         }
         Err(error) => Err(rollback.run(error)),
     }
@@ -68,10 +70,15 @@ fn join(
     found: &mut Found,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
+    let owner = Owner::of(&request.network, &request.container, &request.ifname);
+    if datapath.has(found.host_end.index, owner)? {
+        let (container, ifname) = (request.container.clone(), request.ifname.clone());
+        return Err(Error::Exists { container, ifname });
+    }
     settings::check_uplinks(netlink, config)?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
-        neighbour::add_to_bridge(netlink, &found.host_end, found.pod_mac)?;
+        neighbour::add_to_bridge(netlink, bridge, &found.host_end, found.pod_mac)?;
         let (port, mac) = (found.host_end.index, found.pod_mac);
         rollback.push(move || Ok(neighbour::remove_from_bridge(&Netlink::open()?, port, mac)?));
     }
@@ -87,11 +94,14 @@ fn join(
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
     settings::prepare_node(netlink, datapath, config, network)?;
-    let endpoint = found.endpoint(request, config);
+    let mut endpoint = found.endpoint(request, config);
+    if let Some(bridge) = &found.bridge {
+        endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
+    }
     datapath.register(&endpoint)?;
-    let owner = endpoint.owner;
     rollback.push(move || del::forget(owner));
     if let Some(bridge) = &found.bridge {
+        unrouted::heal(netlink, datapath, bridge)?;
         make_known(netlink, bridge, &endpoint, rollback)?;
     }
     host_ports::open(netlink, datapath, &endpoint, &config.host_ports()?)

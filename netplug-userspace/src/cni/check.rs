@@ -6,11 +6,11 @@ use ipnetwork::IpNetwork;
 use super::chained::Found;
 use super::config::Config;
 use super::request::Request;
-use super::{Error, chained, host_ports, reply};
+use super::{Error, chained, host_ports};
 use crate::datapath::Datapath;
 use crate::ipam::Store;
 use crate::node::namespace::Namespace;
-use crate::node::{Netlink, neighbour};
+use crate::node::{Netlink, mac_text, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
     if request.cni_version.starts_with("0.3") {
@@ -84,7 +84,7 @@ fn unknown_to_node(netlink: &Netlink, found: &Found) -> Result<Vec<String>, Erro
     let Some(bridge) = &found.bridge else { return Ok(Vec::new()) };
     let mut wrong = Vec::new();
     if !neighbour::on_bridges(netlink)?.contains(&(found.host_end.index, found.pod_mac)) {
-        let mac = reply::text(found.pod_mac);
+        let mac = mac_text(found.pod_mac);
         wrong.push(format!("{} has no FDB entry for {mac}", found.host_end.name));
     }
     let known = neighbour::permanent(netlink)?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::timeouts::{self, Timeouts};
 use super::{Error, host_ports};
 use crate::ipam::{Range, RangeSet, store};
-use crate::node::Mac;
+use crate::node::{Mac, link};
 use crate::settings::cidrs;
 
 /// Every key that is understood; the rest is warned about.
@@ -218,14 +218,15 @@ impl Config {
                 "cannot be true where isGateway is false",
             ));
         }
-        if config.bridge.is_empty()
-            || config.bridge.len() > 15
-            || config.bridge.contains(['/', ' '])
-        {
+        if !link::is_name(&config.bridge) {
             return Err(Error::config(
                 "bridge",
                 format!("{:?} is not an interface name", config.bridge),
             ));
+        }
+        for route in config.ipam.iter().flat_map(|ipam| &ipam.routes) {
+            // The kernel would refuse it, or keep another than was asked for.
+            cidrs::check(route.dst).map_err(|wrong| Error::config("ipam.routes", wrong))?;
         }
         if config.flow_cache == Some(0) {
             return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
@@ -534,6 +535,15 @@ mod tests {
             wrong(json!({"masquerade": {"nonMasqueradeCIDRs": ["ten"]}}))
                 .contains("\"ten\" is neither a CIDR nor")
         );
+        let route = json!({"ipam": {"type": "host-local", "subnet": "10.0.0.0/24",
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.5/16"}]}});
+        assert_eq!(
+            wrong(route),
+            "ipam.routes: 10.9.0.5/16 has host bits set; the network is 10.9.0.0/16"
+        );
+        for name in ["cbr%d", "..", "a\tb"] {
+            assert!(wrong(json!({"bridge": name})).starts_with("bridge: "), "{name}");
+        }
         assert!(wrong(json!({"vlan": 100})).starts_with("vlan: 100 is not supported"));
         assert!(wrong(json!({"macspoofchk": true, "sourceGuard": false})).contains("macspoofchk"));
         assert!(Config::read(&json!({"vlan": 0, "promiscMode": true, "mtu": 0})).is_ok());

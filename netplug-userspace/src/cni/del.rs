@@ -14,7 +14,7 @@ use super::request::Request;
 use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner};
 use crate::ipam::{Store, store};
 use crate::node::namespace::Namespace;
-use crate::node::{self, Netlink, neighbour};
+use crate::node::{Netlink, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
     // Read by hand: a configuration that ADD would refuse still has to be taken down.
@@ -61,10 +61,7 @@ fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     let Some(path) = request.netns.as_deref() else { return Ok(()) };
-    let pod = match Namespace::open(path) {
-        Err(node::Error::NamespaceGone { .. }) => return Ok(()),
-        pod => pod?,
-    };
+    let Some(pod) = Namespace::open_what_is_left(path)? else { return Ok(()) };
     Ok(pod.enter(|netlink| {
         let Some(link) = netlink.link(&request.ifname)? else { return Ok(()) };
         let addresses = netlink.addresses(link.index)?;
@@ -96,6 +93,7 @@ fn known(request: &Request, owner: Owner) -> Result<Vec<Endpoint>, Error> {
                 gateway_mac: link.mac,
                 pod_mac: behind.unwrap_or(names.pod_mac),
                 addresses: Vec::new(),
+                unrouted: Vec::new(),
                 source_guard: true,
                 attach: Attach::Auto,
             });

@@ -34,6 +34,9 @@ pub enum Error {
     /// stdin could not be read.
     #[error("cannot read the configuration from stdin")]
     Input(#[source] std::io::Error),
+    /// The result cannot be told.
+    #[error("cannot write the result to stdout")]
+    Output(#[source] std::io::Error),
     /// The configuration is no JSON.
     #[error("the configuration is not JSON")]
     Json(#[source] serde_json::Error),
@@ -108,7 +111,7 @@ impl Error {
             Self::Version(_) => 1,
             Self::Unsupported { .. } => 2,
             Self::Environment { .. } => 4,
-            Self::Input(_) => 5,
+            Self::Input(_) | Self::Output(_) => 5,
             Self::Json(_) => 6,
             Self::Config { .. }
             | Self::Ipam(
@@ -119,6 +122,7 @@ impl Error {
             Self::Ipam(ipam::Error::Exhausted { .. } | ipam::Error::Taken { .. }) => 11,
             Self::Exists { .. } | Self::Ipam(ipam::Error::HasOne { .. }) => 101,
             Self::Ipam(ipam::Error::File { .. }) => 102,
+            Self::Node(node::Error::MacTaken { .. }) => 110,
             Self::Node(_) => 103,
             Self::Datapath(datapath::Error::NoPorts { .. }) => 108,
             Self::Datapath(datapath::Error::HostPortTaken { .. }) => 109,

@@ -2,19 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::Error;
 use super::request::Request;
+use super::{Error, tell};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
-use crate::node::{self};
 
 const LO: &str = "lo";
 
-pub(super) fn add(request: &Request) -> Result<Value, Error> {
-    set(request, true)?;
-    if let Some(previous) = request.config.get("prevResult") {
-        return Ok(previous.clone());
-    }
+pub(super) fn add(request: &Request) -> Result<(), Error> {
+    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    set(&pod, true)?;
+    let previous = request.config.get("prevResult").filter(|previous| !previous.is_null());
+    tell(&previous.cloned().unwrap_or_else(|| result(request)))
+}
+
+fn result(request: &Request) -> Value {
     let sandbox = request.netns.as_deref().map(|path| path.display().to_string());
     let mut ips =
         json!([{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}]);
@@ -22,18 +24,19 @@ pub(super) fn add(request: &Request) -> Result<Value, Error> {
         ips[0]["version"] = json!("4");
         ips[1]["version"] = json!("6");
     }
-    Ok(json!({
+    json!({
         "cniVersion": request.cni_version,
         "interfaces": [{"name": LO, "mac": "00:00:00:00:00:00", "sandbox": sandbox}],
         "ips": ips,
         "dns": {},
-    }))
+    })
 }
 
 pub(super) fn del(request: &Request) -> Result<(), Error> {
-    match set(request, false) {
-        Err(Error::Node(node::Error::NamespaceGone { .. })) => Ok(()),
-        result => result,
+    let Some(path) = request.netns.as_deref() else { return Ok(()) };
+    match Namespace::open_what_is_left(path)? {
+        Some(pod) => set(&pod, false),
+        None => Ok(()),
     }
 }
 
@@ -47,9 +50,8 @@ pub(super) fn check(request: &Request) -> Result<(), Error> {
     }
 }
 
-fn set(request: &Request, up: bool) -> Result<(), Error> {
-    let Some(path) = request.netns.as_deref() else { return Ok(()) };
-    Namespace::open(path)?.enter(|netlink| {
+fn set(pod: &Namespace, up: bool) -> Result<(), Error> {
+    pod.enter(|netlink| {
         let Some(lo) = netlink.link(LO)? else { return Ok(()) };
         let message = rtnetlink::LinkUnspec::new_with_index(lo.index);
         netlink.set(if up { message.up() } else { message.down() }.build(), LO)

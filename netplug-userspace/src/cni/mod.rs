@@ -16,10 +16,12 @@ mod resolv_conf;
 mod rollback;
 mod settings;
 mod timeouts;
+mod unrouted;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use error::Error;
 use request::{Command, Request};
@@ -31,10 +33,10 @@ pub const VERSIONS: &[&str] = &["0.3.0", "0.3.1", "0.4.0", "1.0.0"];
 #[must_use]
 pub fn run() -> ExitCode {
     answer(|request| match request.command {
-        Command::Add => add::run(request).map(Some),
-        Command::Del => del::run(request).map(|()| None),
-        Command::Check => check::run(request).map(|()| None),
-        Command::Version => Ok(Some(versions(request))),
+        Command::Add => add::run(request),
+        Command::Del => del::run(request),
+        Command::Check => check::run(request),
+        Command::Version => tell(&versions(request)),
     })
 }
 
@@ -42,41 +44,44 @@ pub fn run() -> ExitCode {
 #[must_use]
 pub fn run_loopback() -> ExitCode {
     answer(|request| match request.command {
-        Command::Add => loopback::add(request).map(Some),
-        Command::Del => loopback::del(request).map(|()| None),
-        Command::Check => loopback::check(request).map(|()| None),
-        Command::Version => Ok(Some(versions(request))),
+        Command::Add => loopback::add(request),
+        Command::Del => loopback::del(request),
+        Command::Check => loopback::check(request),
+        Command::Version => tell(&versions(request)),
     })
 }
 
 /// Makes a panic an answer that a runtime can read.
 pub fn answer_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        println!(
-            "{}",
-            error::json("1.0.0", error::BUG, "netplug has a bug and stopped", &panic.to_string())
-        );
-        eprintln!("netplug: {panic}");
+        let text = panic.to_string();
+        // A panic in here would be the end, with nothing undone.
+        let _ = tell(&error::json("1.0.0", error::BUG, "netplug has a bug and stopped", &text));
+        let _ = writeln!(io::stderr(), "netplug: {text}");
     }));
 }
 
-fn answer(work: impl FnOnce(&Request) -> Result<Option<serde_json::Value>, Error>) -> ExitCode {
+fn answer(work: impl FnOnce(&Request) -> Result<(), Error>) -> ExitCode {
     let mut version = VERSIONS[VERSIONS.len() - 1].to_owned();
     let result = Request::read().and_then(|request| {
         version.clone_from(&request.cni_version);
         work(&request)
     });
-    match result {
-        Ok(Some(reply)) => println!("{reply}"),
-        Ok(None) => {}
-        Err(error) => {
-            println!("{}", error.to_json(&version));
-            return ExitCode::FAILURE;
-        }
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if tell(&error.to_json(&version)).is_err() {
+        // All that is left; where that is not to be written to either, the exit code.
+        let _ = writeln!(io::stderr(), "netplug: {}", error.whole());
     }
-    ExitCode::SUCCESS
+    ExitCode::FAILURE
 }
 
-fn versions(request: &Request) -> serde_json::Value {
+/// Tells the runtime. Who made something calls it before that is for good: what the runtime has not heard of, it may never
+/// take down.
+fn tell(reply: &Value) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{reply}").and_then(|()| stdout.flush()).map_err(Error::Output)
+}
+
+fn versions(request: &Request) -> Value {
     json!({"cniVersion": request.cni_version, "supportedVersions": VERSIONS})
 }

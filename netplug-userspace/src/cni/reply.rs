@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::request::Request;
 use crate::ipam::Lease;
-use crate::node::Mac;
+use crate::node::{Mac, mac_text};
 
 /// What ADD made.
 pub(super) struct Made<'a> {
@@ -46,17 +46,12 @@ pub(super) fn result(request: &Request, dns: Option<&Value>, made: &Made<'_>) ->
     json!({
         "cniVersion": request.cni_version,
         "interfaces": [
-            {"name": made.bridge.0, "mac": text(made.bridge.1)},
-            {"name": made.host_end.0, "mac": text(made.host_end.1)},
-            {"name": request.ifname, "mac": text(made.pod_mac), "sandbox": sandbox},
+            {"name": made.bridge.0, "mac": mac_text(made.bridge.1)},
+            {"name": made.host_end.0, "mac": mac_text(made.host_end.1)},
+            {"name": request.ifname, "mac": mac_text(made.pod_mac), "sandbox": sandbox},
         ],
         "ips": ips,
         "routes": routes,
         "dns": dns.cloned().unwrap_or_else(|| json!({})),
     })
-}
-
-/// A MAC as people write it.
-pub(super) fn text(mac: Mac) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
 }

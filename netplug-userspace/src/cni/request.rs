@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{Error, VERSIONS, config};
-use crate::node::Mac;
+use crate::node::{Mac, link};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,11 +105,7 @@ impl Request {
         if self.ifname.is_empty() {
             return Err(missing("CNI_IFNAME"));
         }
-        if self.ifname.len() > 15
-            || matches!(self.ifname.as_str(), "." | "..")
-            || self.ifname.contains(['/', ':'])
-            || self.ifname.contains(char::is_whitespace)
-        {
+        if !link::is_name(&self.ifname) {
             let wrong = format!("{} is not an interface name", self.ifname);
             return Err(Error::Environment { variable: "CNI_IFNAME", wrong });
         }

@@ -15,7 +15,8 @@ pub const PROGRAMS: &[&str] = &["from_pod", "to_pod", "from_uplink", "to_uplink"
 /// Those of uplinks.
 pub(super) const UPLINK_PROGRAMS: [&str; 2] = ["to_uplink", "from_uplink"];
 
-/// Where among the filters of a device ours stands: other software finds room on either side.
+/// Where among the filters of a device ours stands: other software finds room on either side. Where another's stands there,
+/// ours comes behind.
 const PRIORITY: u16 = 50;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
@@ -126,21 +127,43 @@ fn attach_clsact(ifindex: u32, interface: &str, name: &'static str) -> Result<()
         Err(error) => return Err(ProgramError::from(error).into()),
     }
     let mut program = pinned(name)?;
-    let options = || {
-        TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
-    };
-    let link = match program.attach_with_options(interface, side(name), options()) {
+    let options =
+        |priority| TcAttachOptions::Netlink(NlOptions { priority, handle: HANDLE, classid: None });
+    let link = match program.attach_with_options(interface, side(name), options(PRIORITY)) {
         Ok(link) => link,
-        Err(error) => {
-            let known =
-                SchedClassifierLink::attached(interface, side(name), PRIORITY, HANDLE, None)
-                    .map_err(|_| error)?;
-            program.attach_to_link(known)?
-        }
+        Err(error) => match place(ifindex, interface, name)? {
+            Place::Ours(known) => program.attach_to_link(known)?,
+            Place::Free(PRIORITY) => return Err(error.into()),
+            Place::Free(priority) => {
+                program.attach_with_options(interface, side(name), options(priority))?
+            }
+        },
     };
     // Dropping the link would detach it; the filter is to stay for as long as its device.
     std::mem::forget(program.take_link(link)?);
     Ok(())
+}
+
+/// Where a program of ours can be on one side of a device.
+enum Place {
+    /// Where it is, in an older form perhaps.
+    Ours(SchedClassifierLink),
+    /// At the first priority that nobody has.
+    Free(u16),
+}
+
+fn place(ifindex: u32, interface: &str, name: &'static str) -> Result<Place, Error> {
+    let fail = |source| Error::File { verb: "list the filters of", path: interface.into(), source };
+    let filters = clsact::filters(ifindex, side(name)).map_err(fail)?;
+    if let Some(ours) = filters.iter().find(|filter| filter.program.as_deref() == Some(name)) {
+        let (priority, handle) = (ours.priority, TcHandle::from(ours.handle));
+        let known = SchedClassifierLink::attached(interface, side(name), priority, handle, None);
+        return known.map(Place::Ours).map_err(fail);
+    }
+    let is_taken = |priority: &u16| filters.iter().any(|filter| filter.priority == *priority);
+    (PRIORITY..u16::MAX).find(|priority| !is_taken(priority)).map(Place::Free).ok_or_else(|| {
+        Error::NoPlace { program: name, interface: interface.into(), first: PRIORITY }
+    })
 }
 
 fn attach_tcx(ifindex: u32, interface: &str, name: &'static str) -> Result<(), AttachError> {
@@ -209,15 +232,9 @@ fn detach_filter(ifindex: u32, program: &'static str) -> Result<(), Error> {
     };
     match tc::qdisc_detach_program(&interface, side(program), program) {
         Ok(()) => Ok(()),
-        // No such filter, or the device is gone by now.
-        Err(tc::TcError::IoError(error))
-            if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
-        {
-            Ok(())
-        }
-        // No clsact qdisc at all.
-        Err(tc::TcError::NetlinkError(_)) => Ok(()),
+        Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Gone in between, by another's hand or with the device, is gone.
+        Err(_) if clsact::has_filter(ifindex, side(program), program).is_ok_and(|it| !it) => Ok(()),
         Err(source) => {
             Err(Error::Attach { verb: "detach", program, interface, source: source.into() })
         }

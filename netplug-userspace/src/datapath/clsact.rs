@@ -11,15 +11,41 @@ use super::{Error, pin};
 /// `TC_H_CLSACT` (include/uapi/linux/pkt_sched.h): the qdisc's parent, whose upper half is also its handle.
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
 
+/// A filter on one side of a device.
+pub(super) struct Filter {
+    /// Who comes first.
+    pub(super) priority: u16,
+    /// Which of that priority.
+    pub(super) handle: u32,
+    /// The name of the program that it runs, if it does.
+    pub(super) program: Option<String>,
+}
+
+impl Filter {
+    fn read(message: &TcMessage) -> Self {
+        let options = message.attributes.iter().filter_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+        let program = options.flatten().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+            _ => None,
+        });
+        // `TC_H_MAJ(tcm_info)` is the priority (net/sched/cls_api.c); the rest is the protocol.
+        let priority = (message.header.info >> 16) as u16;
+        Self { priority, handle: u32::from(message.header.handle), program }
+    }
+}
+
 /// Whether a filter of the name `program` is on that side of a device.
 pub(super) fn has_filter(ifindex: u32, side: TcAttachType, program: &str) -> io::Result<bool> {
-    let is_named = |attribute: &TcAttribute| {
-        let TcAttribute::Options(options) = attribute else { return false };
-        options.iter().any(
-            |option| matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name == program),
-        )
-    };
-    Ok(filters(ifindex, side)?.iter().any(|filter| filter.attributes.iter().any(is_named)))
+    Ok(filters(ifindex, side)?.iter().any(|filter| filter.program.as_deref() == Some(program)))
+}
+
+/// Whether the kernel says that there is nothing: no such filter or qdisc, no such device, or no filters at all in this kernel.
+fn is_nothing(errno: Option<i32>) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].iter().any(|it| Some(it.raw_os_error()) == errno)
 }
 
 /// Notes that the qdisc of an uplink was made for our filters. (A folder, since that is all that a bpffs has besides
@@ -56,7 +82,12 @@ pub(super) fn give_back(ifindex: u32) -> Result<(), Error> {
         request.message_mut().header.parent = CLSACT;
         match request.execute().await {
             // Gone already, with its device or by somebody's hand.
-            Err(rtnetlink::Error::NetlinkError(_)) => Ok(()),
+            Err(rtnetlink::Error::NetlinkError(error))
+                if is_nothing(error.to_io().raw_os_error()) =>
+            {
+                Ok(())
+            }
+            Err(rtnetlink::Error::NetlinkError(error)) => Err(error.to_io()),
             done => done.map_err(io::Error::other),
         }
     })
@@ -76,8 +107,9 @@ fn note(ifindex: u32) -> String {
     format!("clsact-{ifindex}")
 }
 
-fn filters(ifindex: u32, side: TcAttachType) -> io::Result<Vec<TcMessage>> {
-    with_handle(async |handle| {
+/// The filters on one side of a device; none where it has no clsact qdisc, or is gone.
+pub(super) fn filters(ifindex: u32, side: TcAttachType) -> io::Result<Vec<Filter>> {
+    let found: Vec<TcMessage> = with_handle(async |handle| {
         let mut request =
             handle.traffic_filter(i32::try_from(ifindex).map_err(io::Error::other)?).get();
         request = match side {
@@ -85,11 +117,17 @@ fn filters(ifindex: u32, side: TcAttachType) -> io::Result<Vec<TcMessage>> {
             _ => request.egress(),
         };
         match request.execute().try_collect().await {
-            // No qdisc, no filters.
-            Err(rtnetlink::Error::NetlinkError(_)) => Ok(Vec::new()),
+            Err(rtnetlink::Error::NetlinkError(error))
+                if is_nothing(error.to_io().raw_os_error()) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(rtnetlink::Error::NetlinkError(error)) => Err(error.to_io()),
             found => found.map_err(io::Error::other),
         }
-    })
+    })?;
+    // The kernel tells of each priority, too, with no handle.
+    Ok(found.iter().map(Filter::read).collect())
 }
 
 fn with_handle<T>(work: impl AsyncFnOnce(rtnetlink::Handle) -> io::Result<T>) -> io::Result<T> {

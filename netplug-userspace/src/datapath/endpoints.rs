@@ -1,19 +1,24 @@
 //! Endpoints: PORTS and ENDPOINTS, and the two programs on each host end.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind::NotFound;
 use std::net::IpAddr;
 
 use aya::Pod;
+use aya::maps::MapError;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::nat::{HOST, MOVED, Mapping, SPARE};
-use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
+use netplug_common::maps::port::{PodPort, SOURCE_GUARD, unrouted};
 use netplug_common::tuple::Tuple;
 
 use super::attach::{How, attach, attached, detach_endpoint, promote};
 use super::maps::{Family, Table, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Endpoint, Error, Owner};
+
+/// `BPF_EXIST` (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
 
 impl Datapath {
     /// Writes the endpoint's map entries (PORTS, ENDPOINTS4/6) and attaches `from_pod`, `to_pod` as `attach` says.
@@ -43,7 +48,7 @@ impl Datapath {
             gateway_mac: endpoint.gateway_mac,
             pod_mac: endpoint.pod_mac,
             bridge: endpoint.bridge.unwrap_or(0),
-            flags: if endpoint.source_guard { SOURCE_GUARD } else { 0 },
+            flags: flags_of(endpoint),
             _pad: [0; 4],
         };
         let written = self.write_port(endpoint, &port);
@@ -77,6 +82,11 @@ impl Datapath {
             gone.insert(endpoint.ifindex);
         }
         Ok(gone)
+    }
+
+    /// Whether an interface is an endpoint of `owner`'s.
+    pub fn has(&self, ifindex: u32, owner: Owner) -> Result<bool, Error> {
+        Ok(self.owner_of(ifindex)? == Some(owner))
     }
 
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
@@ -279,12 +289,14 @@ impl Datapath {
                     of6.map(|(address, _)| IpAddr::from(std::net::Ipv6Addr::from(*address))),
                 );
                 addresses.sort();
+                let is_unrouted = |address: &IpAddr| port.flags & unrouted_of(address) != 0;
                 Endpoint {
                     ifindex,
                     owner: Owner(port.owner),
                     bridge: (port.bridge != 0).then_some(port.bridge),
                     gateway_mac: port.gateway_mac,
                     pod_mac: port.pod_mac,
+                    unrouted: addresses.iter().copied().filter(is_unrouted).collect(),
                     addresses,
                     source_guard: port.flags & SOURCE_GUARD != 0,
                     attach: Attach::Auto,
@@ -293,6 +305,37 @@ impl Datapath {
             .collect();
         endpoints.sort_by_key(|endpoint| endpoint.ifindex);
         Ok(endpoints)
+    }
+
+    /// The endpoints on a bridge with addresses that the host did not route by it when it was asked.
+    pub fn unrouted(&self, bridge: u32) -> Result<Vec<Endpoint>, Error> {
+        const ANY: u32 = unrouted::<V4>() | unrouted::<V6>();
+        let ports = entries(&self.maps.ports()?, "PORTS")?;
+        let is_unrouted = |port: &PodPort| port.bridge == bridge && port.flags & ANY != 0;
+        if !ports.iter().any(|(_, port)| is_unrouted(port)) {
+            return Ok(Vec::new());
+        }
+        let mut endpoints = self.endpoints()?;
+        endpoints.retain(|it| it.bridge == Some(bridge) && !it.unrouted.is_empty());
+        Ok(endpoints)
+    }
+
+    /// Writes anew what of an endpoint is unrouted; content where it is gone by now.
+    pub fn set_unrouted(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let fail = |source| Error::Map { verb: "write", map: "PORTS", source };
+        // So that nobody else's port of that index is taken for it.
+        let _addresses = Lock::of_addresses()?;
+        let mut ports = self.maps.ports()?;
+        let port = match ports.get(&endpoint.ifindex, 0) {
+            Ok(port) if port.owner == endpoint.owner.0 => port,
+            Ok(_) | Err(MapError::KeyNotFound) => return Ok(()),
+            Err(error) => return Err(fail(error)),
+        };
+        let port = PodPort { flags: flags_of(endpoint), ..port };
+        match ports.insert(endpoint.ifindex, port, BPF_EXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == NotFound => Ok(()),
+            written => written.map_err(fail),
+        }
     }
 
     /// How `program` hangs on an interface, if it does.
@@ -376,5 +419,17 @@ impl Datapath {
             }
         }
         self.reattach_uplinks()
+    }
+}
+
+fn flags_of(endpoint: &Endpoint) -> u32 {
+    let guard = if endpoint.source_guard { SOURCE_GUARD } else { 0 };
+    endpoint.unrouted.iter().map(unrouted_of).fold(guard, |flags, flag| flags | flag)
+}
+
+fn unrouted_of(address: &IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(_) => unrouted::<V4>(),
+        IpAddr::V6(_) => unrouted::<V6>(),
     }
 }

@@ -131,6 +131,19 @@ pub enum Error {
         /// What the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Others' filters leave no room for ours.
+    #[error(
+        "cannot attach {program}: every priority from {first} on is another's filter's on {interface}; remove one, or set \
+         attach to tcx"
+    )]
+    NoPlace {
+        /// Which program.
+        program: &'static str,
+        /// Where.
+        interface: String,
+        /// The first priority that would do.
+        first: u16,
+    },
     /// An address already belongs to another endpoint.
     #[error(
         "the address {address} belongs to the endpoint on interface {ifindex} already; DEL that pod first"
@@ -300,6 +313,8 @@ pub struct Endpoint {
     pub pod_mac: [u8; 6],
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that the host does not route by the bridge; with one, none of its family is brought before the host.
+    pub unrouted: Vec<IpAddr>,
     /// Whether packets whose source is not the pod's own are dropped.
     pub source_guard: bool,
     /// How the programs are attached to it.

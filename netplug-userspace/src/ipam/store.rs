@@ -1,6 +1,7 @@
 //! Leases on disk, as host-local has them (containernetworking/plugins, plugins/ipam/host-local/backend/disk): a folder
 //! for each network, in it a file for each address with `<container>\r\n<interface>`, `last_reserved_ip.<set>` and a lock
-//! file that both take by flock(2). Unlike host-local's, each file is on disk before its address is given out.
+//! file that both take by flock(2). Unlike host-local's, each file is on disk before its address is given out, and never is
+//! there without its content: written under a name that is no address, it is then linked.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,6 +15,9 @@ use super::{Error, Lease, Range, RangeSet};
 
 /// Where host-local keeps its networks.
 pub const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// What is written before it is a lease; left by who was killed, and then nobody's.
+const UNFINISHED: &str = "lease.new";
 
 /// The leases of one network.
 pub struct Store {
@@ -100,7 +104,7 @@ impl Store {
         for address in locked.held_by(container, ifname)? {
             locked.remove(address)?;
         }
-        Ok(())
+        locked.remove_file(UNFINISHED)
     }
 
     /// What a container has for an interface.
@@ -163,25 +167,30 @@ impl Locked<'_> {
             let path = path.clone();
             move |source| Error::File { verb, path, source }
         };
-        let make = || File::options().write(true).create_new(true).mode(0o600).open(&path);
-        let mut file = match make() {
-            // Who writes a lease holds the lock: an empty one is of somebody who was killed, and nobody's.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::metadata(&path).is_ok_and(|lease| lease.len() > 0) {
-                    return Ok(false);
-                }
-                fs::remove_file(&path).map_err(fail("remove"))?;
-                make().map_err(fail("make"))?
+        if let Ok(lease) = fs::metadata(&path) {
+            if lease.len() > 0 {
+                return Ok(false);
             }
-            file => file.map_err(fail("make"))?,
-        };
-        let written = write!(file, "{container}\r\n{ifname}").and_then(|()| file.sync_all());
-        if let Err(source) = written {
-            // An empty file would hold the address for nobody.
-            let _ = fs::remove_file(&path);
-            return Err(fail("write")(source));
+            // Who writes a lease holds the lock: an empty one is of a host-local that was killed, and nobody's.
+            fs::remove_file(&path).map_err(fail("remove"))?;
         }
-        Ok(true)
+        let unfinished = self.folder.join(UNFINISHED);
+        // Another's may be a lease by now, which it must not be written into.
+        self.remove_file(UNFINISHED)?;
+        let written = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
+        let written = written.and_then(|mut file| {
+            write!(file, "{container}\r\n{ifname}").and_then(|()| file.sync_all())
+        });
+        let linked = match written.map_err(fail("write")) {
+            Ok(()) => match fs::hard_link(&unfinished, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                linked => linked.map(|()| true).map_err(fail("make")),
+            },
+            Err(error) => Err(error),
+        };
+        let removed = self.remove_file(UNFINISHED);
+        // The first error is the one that tells.
+        linked.and_then(|is_made| removed.map(|()| is_made))
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -197,7 +206,12 @@ impl Locked<'_> {
     }
 
     fn remove(&self, address: IpAddr) -> Result<(), Error> {
-        let path = self.folder.join(address.to_string());
+        self.remove_file(&address.to_string())
+    }
+
+    /// Content if there is none.
+    fn remove_file(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(Error::File { verb: "remove", path, source })
@@ -373,6 +387,52 @@ mod tests {
         File::create(&file).unwrap();
         store.lease(&sets("10.1.2.0/30"), &[], "b", "eth0").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"b\r\neth0");
+    }
+
+    /// Whoever is killed leaves a lease that DEL finds, or none.
+    #[test]
+    fn a_lease_is_never_there_without_its_content() {
+        use rustix::fs::inotify;
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        // The first makes the folder.
+        store.lease(&sets("10.1.2.0/24"), &[], "a", "eth0").unwrap();
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        let watched = inotify::WatchFlags::CREATE | inotify::WatchFlags::MODIFY;
+        inotify::add_watch(&events, folder.path().join("net"), watched).unwrap();
+        store.lease(&sets("10.1.2.0/24"), &[], "b", "eth0").unwrap();
+        let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 4096];
+        let mut reader = inotify::Reader::new(&events, &mut buffer);
+        let mut of_lease = Vec::new();
+        while let Ok(event) = reader.next() {
+            if event.file_name() == Some(c"10.1.2.3") {
+                of_lease.push(event.events());
+            }
+        }
+        assert_eq!(of_lease, [inotify::ReadFlags::CREATE]);
+        let mut left: Vec<_> = fs::read_dir(folder.path().join("net"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["10.1.2.2", "10.1.2.3", "last_reserved_ip.0", "lock"]);
+    }
+
+    #[test]
+    fn what_was_left_unfinished_is_in_nobodys_way_and_no_lease_is_written_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        store.lease(&sets("10.1.2.0/24"), &[], "a", "eth0").unwrap();
+        // Killed behind the link: both names are one file's.
+        let [lease, unfinished] =
+            ["10.1.2.2", UNFINISHED].map(|name| folder.path().join("net").join(name));
+        fs::hard_link(&lease, &unfinished).unwrap();
+        store.lease(&sets("10.1.2.0/24"), &[], "b", "eth0").unwrap();
+        assert_eq!(fs::read(&lease).unwrap(), b"a\r\neth0");
+        fs::write(&unfinished, "").unwrap();
+        store.release("a", "eth0").unwrap();
+        assert!(!lease.exists() && !unfinished.exists());
     }
 
     #[test]

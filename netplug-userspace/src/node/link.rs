@@ -7,6 +7,17 @@ use rtnetlink::packet_route::link::{
 
 use super::Mac;
 
+/// Whether an interface can be called so (`dev_valid_name`, net/core/dev.c). In `%d` the kernel would put a number of its
+/// choice, and nobody would find the interface again.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_wrong = |c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control();
+    !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME && !name.contains(is_wrong)
+}
+
+/// `IFNAMSIZ` (include/uapi/linux/if.h), less the zero behind it.
+const LONGEST_NAME: usize = 15;
+
 /// What a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -104,4 +115,32 @@ fn is_held_back(info: &LinkInfo) -> bool {
     attributes.iter().any(|attribute| {
         matches!(attribute, InfoBridgePort::State(state) if *state == BridgePortState::Disabled)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_kernel_refuses_or_changes_are_none() {
+        let wrong = [
+            "",
+            ".",
+            "..",
+            "cbr%d",
+            "100%",
+            "a/b",
+            "a:1",
+            "a b",
+            "a\tb",
+            "a\0",
+            "0123456789abcdef",
+        ];
+        for name in wrong {
+            assert!(!is_name(name), "{name:?}");
+        }
+        for name in ["cbr0", "0123456789abcde", "br-lan.7", "...", "brücke"] {
+            assert!(is_name(name), "{name:?}");
+        }
+    }
 }

@@ -22,6 +22,12 @@ pub use netlink::Netlink;
 /// A MAC address as on the wire.
 pub type Mac = [u8; 6];
 
+/// A MAC as people write it.
+#[must_use]
+pub fn mac_text(mac: Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
 /// What can go wrong with the node.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,6 +55,14 @@ pub enum Error {
     #[error("the network namespace {path} is gone")]
     NamespaceGone {
         /// Where it was.
+        path: PathBuf,
+    },
+    /// A file is none of a namespace.
+    #[error(
+        "{path} is not a network namespace; if it was one, the runtime has unmounted it, and the pod is gone"
+    )]
+    NoNamespace {
+        /// Where it is.
         path: PathBuf,
     },
     /// An interface is not there.
@@ -86,6 +100,19 @@ pub enum Error {
         found: ipnetwork::IpNetwork,
         /// What the configuration wants.
         wanted: ipnetwork::IpNetwork,
+    },
+    /// A bridge has the MAC that a pod wants.
+    #[error(
+        "the bridge {bridge} has the MAC {mac} already, at {at}; name another, or DEL the pod that has it",
+        mac = mac_text(*mac)
+    )]
+    MacTaken {
+        /// Which.
+        mac: Mac,
+        /// The bridge.
+        bridge: String,
+        /// The interface that has it, or that it is behind.
+        at: String,
     },
     /// A sysctl is not as it must be and cannot be written.
     #[error("cannot set {name} to {value}; set it on the host")]

@@ -4,11 +4,16 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Error, Netlink};
+
+/// `NSFS_MAGIC` (include/uapi/linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// An open network namespace.
 pub struct Namespace {
@@ -19,14 +24,32 @@ pub struct Namespace {
 impl Namespace {
     /// Opens the namespace that a runtime names.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        match File::open(path) {
-            Ok(file) => Ok(Self { path: path.into(), file }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        use io::ErrorKind::{NotADirectory, NotFound};
+
+        let fail =
+            |verb| move |source| Error::System { verb, object: path.display().to_string(), source };
+        // A pipe that nobody writes to would be waited for.
+        match File::options().read(true).custom_flags(NONBLOCK).open(path) {
+            Ok(file) => {
+                let system = rustix::fs::fstatfs(&file).map_err(io::Error::from);
+                if system.map_err(fail("look at"))?.f_type != NSFS_MAGIC {
+                    return Err(Error::NoNamespace { path: path.into() });
+                }
+                Ok(Self { path: path.into(), file })
+            }
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
                 Err(Error::NamespaceGone { path: path.into() })
             }
-            Err(source) => {
-                Err(Error::System { verb: "open", object: path.display().to_string(), source })
-            }
+            Err(source) => Err(fail("open")(source)),
+        }
+    }
+
+    /// The same, for who takes a pod down; `None` where it is gone. A runtime unmounts it before it removes the file, which
+    /// then is none.
+    pub fn open_what_is_left(path: &Path) -> Result<Option<Self>, Error> {
+        match Self::open(path) {
+            Err(Error::NamespaceGone { .. } | Error::NoNamespace { .. }) => Ok(None),
+            opened => opened.map(Some),
         }
     }
 

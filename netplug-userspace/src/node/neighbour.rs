@@ -9,19 +9,72 @@ use rtnetlink::packet_route::neighbour::{
 };
 
 use super::link::Link;
-use super::netlink::{is_gone, is_unsupported, refused};
+use super::netlink::{exists, is_gone, is_unsupported, refused};
 use super::{Error, Mac, Netlink};
 
-/// Tells the bridge that `mac` is behind the port `host_end`, for good. It goes with the port.
-pub fn add_to_bridge(netlink: &Netlink, host_end: &Link, mac: Mac) -> Result<(), Error> {
-    let request = netlink
-        .handle()
-        .neighbours()
-        .add_bridge(host_end.index, &mac)
-        .flags(NeighbourFlags::Controller)
-        .state(NeighbourState::Noarp)
-        .replace();
-    netlink.run(request.execute()).map_err(refused("add an FDB entry to", &host_end.name))
+/// How often an entry that the bridge had only heard of is moved; it may hear of it again in between.
+const TRIES: usize = 8;
+
+/// Tells the bridge that `mac` is behind the port `host_end`, for good: no frame moves it from there. It goes with the port.
+///
+/// Fails where the bridge was told that the MAC is elsewhere, or it is the bridge's own or another port's. Of two that ask at
+/// once the kernel lets one have it. What the bridge has only heard is forgotten: a MAC may have moved here.
+pub fn add_to_bridge(
+    netlink: &Netlink,
+    bridge: &Link,
+    host_end: &Link,
+    mac: Mac,
+) -> Result<(), Error> {
+    let fail = || refused("add an FDB entry to", &host_end.name);
+    let request = || {
+        let neighbours = netlink.handle().neighbours();
+        neighbours
+            .add_bridge(host_end.index, &mac)
+            .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
+            .state(NeighbourState::Noarp)
+    };
+    for _ in 0..TRIES {
+        match netlink.run(request().execute()) {
+            Err(error) if exists(&error) => {}
+            added => return added.map_err(fail()),
+        }
+        let known = of_mac(netlink, bridge, mac)?;
+        let is_heard = |state| !matches!(state, NeighbourState::Noarp | NeighbourState::Permanent);
+        let told = known.iter().find(|entry| !is_heard(entry.header.state));
+        match told.map(|entry| (entry.header.ifindex, entry.header.state)) {
+            // Of an ADD that was killed.
+            Some((port, NeighbourState::Noarp)) if port == host_end.index => {
+                return netlink.run(request().replace().execute()).map_err(fail());
+            }
+            Some((port, _)) => {
+                let at = netlink.link_of_index(port)?.map_or_else(String::new, |link| link.name);
+                return Err(Error::MacTaken { mac, bridge: bridge.name.clone(), at });
+            }
+            None => {}
+        }
+        // By its port: what another tells the bridge meanwhile stays.
+        for mut entry in known {
+            entry.header.flags = NeighbourFlags::Controller;
+            entry.header.state = NeighbourState::None;
+            let is_of_entry = |it: &NeighbourAttribute| {
+                matches!(it, NeighbourAttribute::LinkLayerAddress(_) | NeighbourAttribute::Vlan(_))
+            };
+            entry.attributes.retain(is_of_entry);
+            delete(netlink, entry, || format!("an FDB entry of {}", bridge.name))?;
+        }
+    }
+    netlink.run(request().execute()).map_err(fail())
+}
+
+/// What a bridge knows of a MAC.
+fn of_mac(netlink: &Netlink, bridge: &Link, wanted: Mac) -> Result<Vec<NeighbourMessage>, Error> {
+    let mut known = fdb(netlink)?;
+    known.retain(|message| {
+        let is_bridges =
+            |it: &NeighbourAttribute| *it == NeighbourAttribute::Controller(bridge.index);
+        message.attributes.iter().any(is_bridges) && mac(message) == Some(wanted)
+    });
+    Ok(known)
 }
 
 /// Tells the host the MAC of `address`, for good.
@@ -120,14 +173,17 @@ pub fn permanent(netlink: &Netlink) -> Result<Vec<(u32, IpAddr, Mac)>, Error> {
 
 /// The static FDB entries, by port and MAC.
 pub fn on_bridges(netlink: &Netlink) -> Result<Vec<(u32, Mac)>, Error> {
-    let mut request = netlink.handle().neighbours().get();
-    request.message_mut().header.family = AddressFamily::Bridge;
-    let known = dump(netlink, request)?;
     let of = |message: NeighbourMessage| {
         let is_static = message.header.state == NeighbourState::Noarp;
         is_static.then_some((message.header.ifindex, mac(&message)?))
     };
-    Ok(known.into_iter().filter_map(of).collect())
+    Ok(fdb(netlink)?.into_iter().filter_map(of).collect())
+}
+
+fn fdb(netlink: &Netlink) -> Result<Vec<NeighbourMessage>, Error> {
+    let mut request = netlink.handle().neighbours().get();
+    request.message_mut().header.family = AddressFamily::Bridge;
+    dump(netlink, request)
 }
 
 fn dump(

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Error as RtError, Handle, RouteMessageBuilder};
 use tokio::runtime::Runtime;
@@ -298,6 +298,37 @@ impl Netlink {
             }
         }
         Ok(found)
+    }
+
+    /// Whether the host would send a packet for `address` that came in by a link back out of it.
+    pub fn is_routed_back(&self, link: &Link, address: IpAddr) -> Result<bool, Error> {
+        let to = match address {
+            IpAddr::V4(address) => RouteAddress::Inet(address),
+            IpAddr::V6(address) => RouteAddress::Inet6(address),
+        };
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        (header.address_family, header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        // From itself: as a neighbour on the same link is to be, where it is.
+        header.source_prefix_length = header.destination_prefix_length;
+        message.attributes = vec![
+            RouteAttribute::Destination(to.clone()),
+            RouteAttribute::Source(to),
+            RouteAttribute::Iif(link.index),
+        ];
+        let mut found = self.handle.route().get(message).execute();
+        match self.run(found.try_next()) {
+            Ok(route) => Ok(route.is_some_and(|route| {
+                route.header.kind == RouteType::Unicast
+                    && route.attributes.contains(&RouteAttribute::Oif(link.index))
+            })),
+            // No route, or one that leads nowhere.
+            Err(RtError::NetlinkError(_)) => Ok(false),
+            Err(error) => Err(refused("ask for the route to", address.to_string())(error)),
+        }
     }
 
     /// Every route of both families, in any table.

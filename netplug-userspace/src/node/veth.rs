@@ -86,8 +86,8 @@ pub fn await_running(netlink: &Netlink, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Brings a host end up as a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it:
-/// its FDB entry is written.
+/// Brings a host end up as a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it, not
+/// even from its first frame: its FDB entry is written.
 ///
 /// `hairpin`: the bridge may send a frame back by the port that it came by. Needed only where others have switched
 /// `bridge-nf-call-iptables` on: br_netfilter then bridges a pod's call to itself by a service, instead of routing it.
@@ -99,7 +99,7 @@ pub fn plug(
     name: &str,
     hairpin: bool,
 ) -> Result<(), Error> {
-    let message = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).up().build();
+    let message = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).build();
     netlink.set(message, name)?;
     let port = LinkUnspec::new_with_index(index)
         .set_port_kind(InfoPortKind::Bridge)
@@ -107,6 +107,7 @@ pub fn plug(
             InfoBridgePort::Learning(false),
             InfoBridgePort::HairpinMode(hairpin),
         ]))
+        .up()
         .build();
     netlink
         .run(netlink.handle().link().set_port(port).execute())

@@ -45,11 +45,16 @@ pub fn parse_all<T: AsRef<str>>(texts: &[T]) -> Result<Vec<IpNetwork>, Wrong> {
 
 fn one(text: &str) -> Result<IpNetwork, Wrong> {
     let cidr: IpNetwork = text.parse().map_err(|_| Wrong::Unknown(text.into()))?;
+    check(cidr).map(|()| cidr)
+}
+
+/// Whether a CIDR's address is its network's.
+pub fn check(cidr: IpNetwork) -> Result<(), Wrong> {
     if cidr.ip() == cidr.network() {
-        return Ok(cidr);
+        return Ok(());
     }
     let network = IpNetwork::new(cidr.network(), cidr.prefix()).unwrap_or(cidr);
-    Err(Wrong::HostBits { text: text.into(), network })
+    Err(Wrong::HostBits { text: cidr.to_string(), network })
 }
 
 #[cfg(test)]

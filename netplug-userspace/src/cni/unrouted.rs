@@ -1,0 +1,51 @@
+//! Pods whose addresses the host does not route by their bridge, which has not their gateway: steered to the host, what they
+//! send one another would leave by another way. It is left to the bridge, until a later ADD finds them routed.
+
+use std::net::IpAddr;
+
+use super::Error;
+use crate::datapath::Datapath;
+use crate::node::Netlink;
+use crate::node::link::Link;
+
+/// Those of a pod's addresses; warns of them. The node forwards by now.
+pub(super) fn find(
+    netlink: &Netlink,
+    bridge: &Link,
+    addresses: &[IpAddr],
+) -> Result<Vec<IpAddr>, Error> {
+    let unrouted = among(netlink, bridge, addresses)?;
+    if !unrouted.is_empty() {
+        let texts: Vec<_> = unrouted.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "netplug: warning: the host does not route {} by {}: what goes from pod to pod there is left to the bridge, and \
+             the host sees no service of theirs; set isGateway, or give {} an address of that network",
+            texts.join(", "),
+            bridge.name,
+            bridge.name
+        );
+    }
+    Ok(unrouted)
+}
+
+/// Has the host see what pods on a bridge send, where it routes their addresses by now.
+pub(super) fn heal(netlink: &Netlink, datapath: &Datapath, bridge: &Link) -> Result<(), Error> {
+    for mut endpoint in datapath.unrouted(bridge.index)? {
+        let unrouted = among(netlink, bridge, &endpoint.unrouted)?;
+        if unrouted != endpoint.unrouted {
+            endpoint.unrouted = unrouted;
+            datapath.set_unrouted(&endpoint)?;
+        }
+    }
+    Ok(())
+}
+
+fn among(netlink: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
+    let mut unrouted = Vec::new();
+    for address in addresses {
+        if !netlink.is_routed_back(bridge, *address)? {
+            unrouted.push(*address);
+        }
+    }
+    Ok(unrouted)
+}

@@ -1,0 +1,162 @@
+//! What a runtime or an operator gets wrong: namespaces that are none, names, routes, a reader that went away.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use netplug_tests::counters::endpoints;
+use netplug_tests::namespace::Namespace;
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::runtime::{Attachment, Verb, config};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+fn attachment(name: &str, interface: &str) -> Attachment {
+    Attachment {
+        container: format!("{name}-0001"),
+        netns: Namespace::pod_path(name),
+        interface: interface.into(),
+        args: String::new(),
+    }
+}
+
+/// The command of a call to netplug as the loopback plugin.
+fn loopback(node: &Node, verb: Verb, of: &Attachment) -> Command {
+    let netplug = node.runtime().command(verb, "netplug", of);
+    let mut command = Command::new(Path::new(netplug.get_program()).with_file_name("loopback"));
+    command.env_clear();
+    command.envs(netplug.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command
+}
+
+/// `previous`: the `prevResult` of its configuration, if it has one.
+fn call_loopback(node: &Node, verb: Verb, of: &Attachment, previous: Option<Value>) -> Output {
+    let mut config = json!({"cniVersion": "1.0.0", "name": "cni-loopback", "type": "loopback"});
+    if let Some(previous) = previous {
+        config["prevResult"] = previous;
+    }
+    node.namespace().output(loopback(node, verb, of), config.to_string().as_bytes())
+}
+
+/// What is left where a namespace was: the file that it was mounted on, a link to nowhere, a file in place of its folder.
+#[rstest]
+fn a_namespace_that_is_none_is_gone_for_del_and_named_by_add(
+    #[values("file", "link", "folder")] left: &str,
+) {
+    let node = Node::new();
+    let web = node.add_pod("web");
+    let mut of = web.attachment().clone();
+    let path = of.netns.display().to_string();
+    node.namespace().run(&format!("umount {path}"));
+    node.namespace().run(&format!("ip link del {}", web.host_end()));
+    match left {
+        "link" => {
+            node.namespace().run(&format!("rm {path}"));
+            node.namespace().run(&format!("ln -s /run/netns/nowhere {path}"));
+        }
+        "folder" => of.netns = of.netns.join("web"),
+        _ => {}
+    }
+    let result = web.result();
+    let checked = node.runtime().check(node.namespace(), node.network(), &of, result).unwrap_err();
+    assert!(checked.msg.contains(&path), "{checked}");
+    for result in [Some(result), None] {
+        node.runtime().del(node.namespace(), node.network(), &of, result).unwrap();
+    }
+    let deleted = call_loopback(&node, Verb::Del, &of, None);
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stdout));
+    node.assert_clean();
+    of.container = "other-0001".into();
+    let error = node.runtime().add(node.namespace(), node.network(), &of).unwrap_err();
+    assert!(error.msg.contains(&path), "{error}");
+    assert!(error.msg.contains("is gone"), "{error}");
+    node.finish();
+}
+
+/// In `%d` the kernel puts a number, so that no DEL would find the interface.
+#[rstest]
+fn a_name_that_no_interface_keeps_is_refused(
+    #[values("a%d", "a%", ".", "..", "a/b", "a b", "a:b", "0123456789abcdef")] name: &str,
+) {
+    let node = Node::new();
+    let network = node.network().clone().with("bridge", name);
+    let error = node.try_add_pod("web", &network).unwrap_err();
+    assert!(error.msg.starts_with("bridge: ") && error.msg.contains(name), "{error}");
+    node.namespace().pod("other");
+    let of = attachment("other", name);
+    let error = node.runtime().add(node.namespace(), node.network(), &of).unwrap_err();
+    assert!(error.msg.starts_with("CNI_IFNAME: ") && error.msg.contains(name), "{error}");
+    node.finish();
+}
+
+/// The kernel takes none, nor do the reference plugins.
+#[test]
+fn a_route_with_host_bits_is_refused() {
+    let node = Node::new();
+    for (to, network) in [("10.9.0.5/16", "10.9.0.0/16"), ("fd09::5/64", "fd09::/64")] {
+        let mut ipam = node.network().plugins[0]["ipam"].clone();
+        ipam["routes"] = json!([{"dst": to}]);
+        let asks = node.network().clone().with("ipam", ipam);
+        let error = node.try_add_pod(&format!("web-{}", &to[..2]), &asks).unwrap_err();
+        let names = |text: &str| error.msg.contains(text);
+        assert!(names("ipam.routes") && names(to) && names(network), "{error}");
+    }
+    node.finish();
+}
+
+/// What the runtime never heard of, it may never take down.
+#[rstest]
+#[case::alone(Network::netplug(), "/dev/full")]
+#[case::chained(Network::bridge().then_netplug(), "/dev/full")]
+#[case::gone(Network::netplug(), "a pipe")]
+fn an_add_that_cannot_tell_its_result_is_undone(#[case] network: Network, #[case] stdout: &str) {
+    let node = Node::with(network);
+    let namespace = node.namespace().pod("web");
+    namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
+    let of = attachment("web", "eth0");
+    let (own, before) = node.network().plugins.split_last().unwrap();
+    let first = Network { plugins: before.to_vec(), ..node.network().clone() };
+    let previous = node.runtime().add(node.namespace(), &first, &of).unwrap();
+    let config = config(node.network(), own, (!before.is_empty()).then_some(&previous));
+    let mut command = node.runtime().command(Verb::Add, "netplug", &of);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(match stdout {
+        "a pipe" => {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            Stdio::from(writer)
+        }
+        path => Stdio::from(std::fs::File::options().write(true).open(path).unwrap()),
+    });
+    let output = node.namespace().enter(|| {
+        let mut child = command.spawn().unwrap();
+        serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write the result to stdout"), "{said}");
+    assert!(!said.contains("panic"), "{said}");
+    assert!(endpoints(&node).is_empty());
+    if before.is_empty() {
+        node.finish();
+    }
+}
+
+/// As the reference plugin takes it: none came before.
+#[test]
+fn loopback_without_a_result_before_it_makes_its_own() {
+    let node = Node::new();
+    let namespace = node.namespace().pod("web");
+    let of = attachment("web", "lo");
+    let ask = |previous| {
+        let output = call_loopback(&node, Verb::Add, &of, previous);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let own = ask(None);
+    assert_eq!(own["interfaces"][0]["name"], "lo");
+    assert_eq!(ask(Some(Value::Null)), own);
+    let previous = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]});
+    assert_eq!(ask(Some(previous.clone())), previous);
+    assert!(namespace.run("ip -brief link show lo").contains("UP"));
+}
