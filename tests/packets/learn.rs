@@ -185,25 +185,30 @@ fn what_leaves_for_another_than_its_destination_is_not_learned() {
     both((run::<V4>, run::<V6>));
 }
 
-/// Port reuse: the host gave a service's client the tuple that a direct flow had before.
+/// Port reuse: the host gave a service's client the tuple that another flow had before.
 #[test]
-fn a_translation_makes_an_untouched_twin_and_its_reverse_void() {
+fn a_translation_voids_what_an_older_flow_left_of_its_tuple_and_its_answers() {
     fn run<V: Family>() {
         let (entered, left) = (asks::<V>(UDP, SERVICE, 80), asks::<V>(UDP, WEB, 8080));
-        for (flags, stays, cached) in [
-            (UNTOUCHED, false, &[left, left.reversed()][..]),
-            (UNTOUCHED, false, &[left.reversed()]),
-            (0, true, &[left, left.reversed()]),
+        let (answers, back) = (left.reversed(), entered.reversed());
+        let elsewhere = asks::<V>(UDP, SERVICE, 81).reversed();
+        let direct = (left, left, UNTOUCHED);
+        for (cached, is_known, are_answers_known) in [
+            (&[direct, (answers, answers, UNTOUCHED)][..], false, false),
+            (&[(answers, answers, UNTOUCHED)], false, false),
+            // Another service's of the same pod.
+            (&[(answers, elsewhere, 0)], false, false),
+            (&[(left, left, 0), (answers, back, 0)], true, true),
         ] {
             let mut datapath = Datapath::with_web_here();
-            for twin in cached {
-                datapath.learned(*twin, flow(twin, *twin, flags));
+            for (tuple, left, flags) in cached {
+                datapath.learned(*tuple, flow(tuple, *left, *flags));
             }
             datapath.visits::<V>(&packet::<V>(UDP, SERVICE, 80, 64));
             datapath.run("to_pod", HERE, &packet::<V>(UDP, WEB, 8080, 63));
             assert!(datapath.knows(&entered));
-            assert_eq!(datapath.knows(&left), stays);
-            assert_eq!(datapath.knows(&left.reversed()), stays);
+            assert_eq!(datapath.knows(&left), is_known);
+            assert_eq!(datapath.knows(&answers), are_answers_known);
         }
     }
     both((run::<V4>, run::<V6>));
