@@ -17,6 +17,10 @@ use crate::{mapping, maps};
 
 /// The stages that are taken apart.
 pub trait Apart: Header {
+    /// [`Header::any`].
+    fn parse(skb: Skb, packet: &mut Packet<Self>) -> bool;
+    /// [`masquerade::own`].
+    fn own(skb: Skb) -> Result<(), Counter>;
     /// [`learn::learn`].
     fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool);
     /// [`masquerade::outbound`].
@@ -56,6 +60,8 @@ pub trait Apart: Header {
     fn rebuild() -> bool;
     /// [`mapping::find`].
     fn find_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address, is_urgent: bool) -> u32;
+    /// [`mapping::try_port`].
+    fn try_port(skb: Skb, packet: &Packet<Self>, address: &Self::Address, step: u32) -> u32;
 }
 
 const DONE: u32 = 0;
@@ -87,11 +93,19 @@ fn result(number: u32) -> Result<(), Counter> {
 }
 
 macro_rules! family {
-    ($family:ty, $learn:ident, $masquerade:ident, $unmasquerade:ident,
-     $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident,
+    ($family:ty, $parse:ident, $own:ident, $learn:ident, $masquerade:ident, $unmasquerade:ident,
+     $error_out:ident, $error_in:ident, $arrived:ident, $find_port:ident, $try_port:ident,
      $sweep:ident, $rebuild:ident, $note_fragment:ident, $follow_out:ident, $follow_in:ident,
      $follow:ident, $call:ident, $answer:ident, $hold:ident, $hosts_error:ident) => {
         impl Apart for $family {
+            #[inline(always)]
+            fn parse(skb: Skb, packet: &mut Packet<Self>) -> bool {
+                $parse(skb.0, packet) != 0
+            }
+            #[inline(always)]
+            fn own(skb: Skb) -> Result<(), Counter> {
+                result($own(skb.0))
+            }
             #[inline(always)]
             fn learn(skb: Skb, packet: &mut Packet<Self>, to_uplink: bool) {
                 $learn(skb.0, packet, u32::from(to_uplink));
@@ -178,6 +192,31 @@ macro_rules! family {
             ) -> u32 {
                 $find_port(skb.0, packet, address, u32::from(is_urgent))
             }
+            #[inline(always)]
+            fn try_port(
+                skb: Skb,
+                packet: &Packet<Self>,
+                address: &Self::Address,
+                step: u32,
+            ) -> u32 {
+                $try_port(skb.0, packet, address, step)
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $parse(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
+            // SAFETY: the verifier has every caller pass a whole packet, or nothing.
+            match unsafe { packet.as_mut() } {
+                Some(packet) => u32::from(<$family>::any(Skb(skb), packet)),
+                None => 0,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $own(skb: *mut __sk_buff) -> u32 {
+            number(masquerade::own::<$family>(Skb(skb)))
         }
 
         #[unsafe(no_mangle)]
@@ -187,7 +226,7 @@ macro_rules! family {
             packet: *mut Packet<$family>,
             to_uplink: u32,
         ) -> u32 {
-            // SAFETY: the verifier has every caller pass a whole packet, or nothing.
+            // SAFETY: as above.
             if let Some(packet) = unsafe { packet.as_mut() } {
                 learn::learn(Skb(skb), packet, to_uplink != 0);
             }
@@ -372,11 +411,28 @@ macro_rules! family {
                 _ => mapping::NONE_LEFT,
             }
         }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $try_port(
+            skb: *mut __sk_buff,
+            packet: *const Packet<$family>,
+            address: *const <$family as IpVersion>::Address,
+            step: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { (packet.as_ref(), address.as_ref()) } {
+                (Some(packet), Some(address)) => mapping::try_port(Skb(skb), packet, address, step),
+                _ => mapping::NONE_LEFT,
+            }
+        }
     };
 }
 
 family!(
     V4,
+    parse4,
+    own4,
     learn4,
     masquerade4,
     unmasquerade4,
@@ -384,6 +440,7 @@ family!(
     error_in4,
     arrived4,
     find_port4,
+    try_port4,
     sweep4,
     rebuild4,
     note_fragment4,
@@ -397,6 +454,8 @@ family!(
 );
 family!(
     V6,
+    parse6,
+    own6,
     learn6,
     masquerade6,
     unmasquerade6,
@@ -404,6 +463,7 @@ family!(
     error_in6,
     arrived6,
     find_port6,
+    try_port6,
     sweep6,
     rebuild6,
     note_fragment6,

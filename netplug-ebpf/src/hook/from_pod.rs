@@ -42,7 +42,7 @@ fn miss<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Next) };
     let mut packet = Packet::blank();
-    if !V::any(skb, &mut packet) {
+    if !V::parse(skb, &mut packet) {
         return Ok(Verdict::Next);
     }
     guard::check_tag(skb, port, true)?;

@@ -46,7 +46,7 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
 fn miss<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let mut packet = Packet::blank();
-    if !V::any(skb, &mut packet) {
+    if !V::parse(skb, &mut packet) {
         return Ok(Verdict::Next);
     }
     let Some(scratch) = V::scratch() else { return Ok(Verdict::Next) };

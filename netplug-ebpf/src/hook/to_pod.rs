@@ -28,7 +28,7 @@ pub fn run<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
     report::count(skb, Counter::Left);
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     let mut packet = Packet::blank();
-    if !V::any(skb, &mut packet) {
+    if !V::parse(skb, &mut packet) {
         return Ok(Verdict::Next);
     }
     direct::check_twin(&packet, config)?;
@@ -73,7 +73,7 @@ fn hosts<V: Apart + guard::Rules>(skb: Skb) -> u32 {
         return REDIRECT;
     }
     let mut packet = Packet::blank();
-    let is_error = V::any(skb, &mut packet) && packet.kind == Kind::Error;
+    let is_error = V::parse(skb, &mut packet) && packet.kind == Kind::Error;
     if is_error && V::translate_hosts_error(skb, &mut packet).is_err() {
         return FAILED;
     }

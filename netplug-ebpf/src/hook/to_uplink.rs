@@ -13,7 +13,6 @@ use crate::maps;
 use crate::packet::{Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
-use crate::stage::masquerade;
 use crate::verdict::{Outcome, Verdict};
 
 /// The program for one family. What the host sends and what it forwards are functions of their own, each with a stack of
@@ -30,7 +29,7 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
     if V::is_icmp(skb) {
         hosts_error::<V>(skb)?;
     }
-    own::<V>(skb)?;
+    V::own(skb)?;
     Ok(Verdict::Next)
 }
 
@@ -38,15 +37,10 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
 #[inline(never)]
 fn hosts_error<V: Apart>(skb: Skb) -> Result<(), Counter> {
     let mut packet = Packet::blank();
-    if V::any(skb, &mut packet) && packet.kind == Kind::Error {
+    if V::parse(skb, &mut packet) && packet.kind == Kind::Error {
         V::translate_hosts_error(skb, &mut packet)?;
     }
     Ok(())
-}
-
-#[inline(never)]
-fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
-    masquerade::own::<V>(skb)
 }
 
 #[inline(never)]
@@ -58,7 +52,7 @@ fn forwarded<V: Apart>(skb: Skb) -> Outcome {
     }
     report::count(skb, Counter::Left);
     let mut packet = Packet::blank();
-    if !V::any(skb, &mut packet) {
+    if !V::parse(skb, &mut packet) {
         return Ok(Verdict::Next);
     }
     if packet.kind == Kind::Error {

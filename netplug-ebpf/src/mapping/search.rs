@@ -16,62 +16,55 @@ use netplug_common::hash;
 use netplug_common::maps::config::{Config, HOST_PORTS};
 use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::TRANSLATED;
-use netplug_common::tuple::{Port, TCP, Tuple, UDP};
+use netplug_common::tuple::{TCP, Tuple, UDP};
 
+use crate::apart::Apart;
 use crate::mapping::{Clock, NO_ROOM, NONE_LEFT, half, is_half_of, keep, take, touch};
 use crate::packet::{Header, Packet};
 use crate::skb::{Skb, bytes_of};
 use crate::{atomic, maps, report};
 
-/// What the loops over candidates share. Plain values and the context only: the verifier follows it by the stack.
+/// Answer of [`try_port`]: another one.
+const GO_ON: u32 = 0;
+/// Option of [`try_port`]: only a port that the flow has already. Above every candidate's number.
+const ADOPT: u32 = 1 << 16;
+/// Option of [`try_port`]: the port of a connection that has closed, and holds it for a while after, may be had.
+const URGENT: u32 = 1 << 17;
+
+/// What the loops over candidates share.
 struct Search<'a, V: Header> {
     skb: Skb,
     packet: &'a Packet<V>,
-    config: &'a Config,
-    clock: &'a Clock,
     address: &'a V::Address,
-    hash: u32,
+    options: u32,
     found: u32,
     depth: u32,
-    is_full: bool,
-    /// Whether the port of a connection that has closed, and holds it for a while after, may be had.
-    is_urgent: bool,
 }
 
 /// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].
 /// `is_urgent`: nothing was found that is quite free. (A number, because the verifier takes half of an `Option<Port>` in a register for a broken pointer.)
 #[inline(always)]
-pub fn find<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, is_urgent: bool) -> u32 {
-    let Some(config) = maps::config() else { return NONE_LEFT };
-    let clock = &Clock::outward(config);
-    let hash = hash::of(&packet.tuple, config.hash_key);
-    let mut search = Search {
-        skb,
-        packet,
-        config,
-        clock,
-        address,
-        hash,
-        found: 0,
-        depth: 0,
-        is_full: false,
-        is_urgent,
-    };
+pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address, is_urgent: bool) -> u32 {
+    let mut search = Search { skb, packet, address, options: ADOPT, found: 0, depth: 0 };
     if !is_first(packet.tcp_flags) {
         // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
         // which the same candidates are tried once more.
         let deepest = maps::nat_state::<V>().map_or(0, |state| unsafe { (*state).deepest });
-        search.over(deepest as u32 + 1, adopt::<V>);
-        if search.found != 0 {
+        search.over(deepest as u32 + 1);
+        if search.found != GO_ON && search.found < NONE_LEFT {
             report::count(skb, netplug_common::counter::Counter::Healed);
             return search.found;
         }
+        search.found = GO_ON;
     }
-    search.over(CANDIDATES, claim::<V>);
-    if search.found == 0 {
-        return if search.is_full { NO_ROOM } else { NONE_LEFT };
+    search.options = if is_urgent { URGENT } else { 0 };
+    search.over(CANDIDATES);
+    if search.found == GO_ON {
+        return NONE_LEFT;
     }
-    note_depth::<V>(u64::from(search.depth));
+    if search.found < NONE_LEFT {
+        note_depth::<V>(u64::from(search.depth));
+    }
     search.found
 }
 
@@ -92,27 +85,65 @@ fn note_depth<V: Header>(depth: u64) {
     }
 }
 
-impl<V: Header> Search<'_, V> {
+impl<V: Apart> Search<'_, V> {
     #[inline(always)]
-    fn over(&mut self, count: u32, step: extern "C" fn(u32, *mut Self) -> i64) {
+    fn over(&mut self, count: u32) {
         let count = if count > CANDIDATES { CANDIDATES } else { count };
         // SAFETY: the callback gets this very struct, for as long as the call lasts (since Linux 5.17).
-        unsafe { helpers::bpf_loop(count, step as *mut c_void, from_mut(self).cast(), 0) };
+        unsafe {
+            helpers::bpf_loop(count, step::<V> as *mut c_void, from_mut(self).cast(), 0);
+        }
     }
+}
 
-    /// The port to be tried; `answers` becomes the tuple of its answers. (Filled in place: what is returned stands on the
-    /// stack twice.)
-    #[inline(always)]
-    fn candidate(&self, index: u32, answers: &mut Tuple<V>) -> Option<Port> {
-        let tuple = &self.packet.tuple;
-        let port = self.config.masquerade_ports.candidate(tuple.source_port, self.hash, index)?;
-        answers.source = tuple.destination;
-        answers.destination = *self.address;
-        answers.source_port = tuple.destination_port;
-        answers.destination_port = port;
-        answers.protocol = tuple.protocol;
-        Some(port)
+/// The verifier follows what a loop calls again and again: so that is taken apart.
+extern "C" fn step<V: Apart>(index: u32, search: *mut Search<'_, V>) -> i64 {
+    // SAFETY: `over` passes its own struct.
+    let search = unsafe { &mut *search };
+    let found = V::try_port(search.skb, search.packet, search.address, index | search.options);
+    if found == GO_ON {
+        return 0;
     }
+    search.found = found;
+    search.depth = index;
+    1
+}
+
+/// Tries candidate number `step` for `packet`, with the options that are added to that: the port, in host order, if the flow has
+/// it now; or 0 for another one, [`NONE_LEFT`], [`NO_ROOM`].
+#[inline(always)]
+pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, step: u32) -> u32 {
+    let Some(config) = maps::config() else { return NONE_LEFT };
+    let clock = Clock::outward(config);
+    let tuple = &packet.tuple;
+    let hash = hash::of(tuple, config.hash_key);
+    let port = config.masquerade_ports.candidate(tuple.source_port, hash, step & (ADOPT - 1));
+    let Some(port) = port else { return NONE_LEFT };
+    let answers = Tuple {
+        source: tuple.destination,
+        destination: *address,
+        source_port: tuple.destination_port,
+        destination_port: port,
+        protocol: tuple.protocol,
+        _pad: [0; 3],
+    };
+    let outcome = if step & ADOPT != 0 {
+        adopt(skb, packet, &answers, &clock)
+    } else {
+        claim(skb, packet, &answers, &clock, config, step & URGENT != 0)
+    };
+    match outcome {
+        Outcome::Has => u32::from(port.get()),
+        Outcome::HasNot => GO_ON,
+        Outcome::NoRoom => NO_ROOM,
+    }
+}
+
+/// Whether a flow has a port.
+enum Outcome {
+    Has,
+    HasNot,
+    NoRoom,
 }
 
 /// Whether the cached flow of `answers`, if one is alive, leads to the sender of `tuple`; `None` where there
@@ -132,91 +163,79 @@ fn cached<V: Header>(answers: &Tuple<V>, tuple: &Tuple<V>, now: u64) -> Option<b
     }
 }
 
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
-
-extern "C" fn adopt<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
-    // SAFETY: `over` passes its own struct.
-    let search = unsafe { &mut *search };
-    let tuple = &search.packet.tuple;
-    let mut answers = bytemuck::Zeroable::zeroed();
-    let Some(port) = search.candidate(index, &mut answers) else { return STOP };
-    let is_ours = match V::nat_in().get_ptr_mut(&answers) {
+/// Keeps a port that the flow holds already, or held before one half was lost.
+#[inline(always)]
+fn adopt<V: Header>(skb: Skb, packet: &Packet<V>, answers: &Tuple<V>, clock: &Clock) -> Outcome {
+    let tuple = &packet.tuple;
+    let is_ours = match V::nat_in().get_ptr_mut(answers) {
         // SAFETY: the verifier knows the pointer to be a value's.
         Some(half) => unsafe {
-            is_half_of(&*half, tuple) && keep(search.skb, half, &answers, search.clock) && {
-                touch(half, search.packet, search.clock);
+            is_half_of(&*half, tuple) && keep(skb, half, answers, clock) && {
+                touch(half, packet, clock);
                 true
             }
         },
         None => {
-            cached(&answers, tuple, search.clock.now) == Some(true) && {
-                let half =
-                    half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
-                V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_ok()
+            cached(answers, tuple, clock.now) == Some(true) && {
+                let half = half(packet, clock, TRANSLATED, tuple.source, tuple.source_port);
+                V::nat_in().insert(answers, &half, u64::from(BPF_NOEXIST)).is_ok()
             }
         }
     };
-    if is_ours {
-        search.found = u32::from(port.get());
-        STOP
-    } else {
-        GO_ON
-    }
+    if is_ours { Outcome::Has } else { Outcome::HasNot }
 }
 
-extern "C" fn claim<V: Header>(index: u32, search: *mut Search<'_, V>) -> i64 {
-    // SAFETY: `over` passes its own struct.
-    let search = unsafe { &mut *search };
-    let tuple = &search.packet.tuple;
-    let mut answers = bytemuck::Zeroable::zeroed();
-    let Some(port) = search.candidate(index, &mut answers) else { return STOP };
-    let held = V::nat_in().get_ptr_mut(&answers);
+/// Takes a port that is free.
+#[inline(always)]
+fn claim<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    answers: &Tuple<V>,
+    clock: &Clock,
+    config: &Config,
+    is_urgent: bool,
+) -> Outcome {
+    let tuple = &packet.tuple;
+    let held = V::nat_in().get_ptr_mut(answers);
     if let Some(known) = held {
         // SAFETY: the verifier knows the pointer to be a value's.
         let half = unsafe { &*known };
-        let is_live = !has_expired(half.expires_at, search.clock.low());
+        let is_live = !has_expired(half.expires_at, clock.low());
         if is_live && is_half_of(half, tuple) {
-            touch(known, search.packet, search.clock);
-            search.found = u32::from(port.get());
-            return STOP;
+            touch(known, packet, clock);
+            return Outcome::Has;
         }
-        let has_closed = search.is_urgent && Stage::of(half.stage).has_ended();
+        let has_closed = is_urgent && Stage::of(half.stage).has_ended();
         if is_live && !has_closed {
-            return GO_ON;
+            return Outcome::HasNot;
         }
         if has_closed {
             // What was learned of it leads to its pod still. Content if it is gone.
-            let _ = V::flows().remove(&answers);
+            let _ = V::flows().remove(answers);
         }
     }
-    if cached(&answers, tuple, search.clock.now) == Some(false)
-        || has_socket(search.skb, &answers)
-        || is_host_port(search.config, &answers)
+    if cached(answers, tuple, clock.now) == Some(false)
+        || has_socket(skb, answers)
+        || is_host_port(config, answers)
     {
-        return GO_ON;
+        return Outcome::HasNot;
     }
     let claim = match held {
         None => BPF_NOEXIST,
-        Some(half) if take(half, search.clock, search.is_urgent) => BPF_ANY,
-        Some(_) => return GO_ON,
+        Some(half) if take(half, clock, is_urgent) => BPF_ANY,
+        Some(_) => return Outcome::HasNot,
     };
-    let half = half(search.packet, search.clock, TRANSLATED, tuple.source, tuple.source_port);
-    if V::nat_in().insert(&answers, &half, u64::from(claim)).is_err() {
-        // Another CPU was first, perhaps with a packet of this very flow.
-        // SAFETY: the verifier knows the pointer to be a value's.
-        match V::nat_in().get_ptr(&answers).map(|half| unsafe { is_half_of(&*half, tuple) }) {
-            Some(true) => {}
-            Some(false) => return GO_ON,
-            None => {
-                search.is_full = true;
-                return STOP;
-            }
-        }
+    let half = half(packet, clock, TRANSLATED, tuple.source, tuple.source_port);
+    if V::nat_in().insert(answers, &half, u64::from(claim)).is_ok() {
+        return Outcome::Has;
     }
-    search.found = u32::from(port.get());
-    search.depth = index;
-    STOP
+    // Another CPU was first, perhaps with a packet of this very flow.
+    // SAFETY: the verifier knows the pointer to be a value's.
+    match V::nat_in().get_ptr(answers).map(|half| unsafe { is_half_of(&*half, tuple) }) {
+        Some(true) => Outcome::Has,
+        Some(false) => Outcome::HasNot,
+        None => Outcome::NoRoom,
+    }
 }
 
 /// Whether a port of the node leads to a pod, by this address or by any.

@@ -141,7 +141,7 @@ impl Header for V4 {
         skb.at::<u8>(23).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn any(skb: Skb, packet: &mut Packet<Self>) -> bool {
         let Some(head) = skb.load::<[u32; 5]>(14) else { return false };
         let [first, ..] = head[0].to_ne_bytes();

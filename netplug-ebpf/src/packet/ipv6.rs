@@ -241,7 +241,7 @@ impl Header for V6 {
         skb.at::<u8>(20).is_some_and(|protocol| unsafe { *protocol } == Self::ICMP)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn any(skb: Skb, packet: &mut Packet<Self>) -> bool {
         let Some(frame) = skb.at::<[u8; TRANSPORT as usize]>(0) else { return false };
         let frame = frame.cast::<u8>();

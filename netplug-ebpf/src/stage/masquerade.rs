@@ -177,7 +177,7 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
     let mut packet = Packet::blank();
     match V::plain(skb) {
         Some(plain) => packet = plain,
-        None if !V::any(skb, &mut packet) => return Ok(()),
+        None if !V::parse(skb, &mut packet) => return Ok(()),
         None => {}
     }
     let clock = Clock::outward(config);
