@@ -3,7 +3,7 @@
 
 use core::ptr::from_mut;
 
-use aya_ebpf::bindings::BPF_FIB_LOOKUP_OUTPUT;
+use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LOOKUP_OUTPUT};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::tuple::Tuple;
 
@@ -30,8 +30,7 @@ pub struct Lookup {
 }
 
 /// The MAC of the next hop towards `tuple`'s destination by the device `ifindex`, and the route's MTU in L3 bytes, 0 where the
-/// kernel does not tell; `None` where there is no route, or the
-/// neighbour is not known. `lookup` is to work on.
+/// kernel does not tell; `None` where there is no route, or the neighbour is not known. `lookup` is to work on.
 #[inline(always)]
 pub fn next_hop<V: Header>(
     skb: Skb,
@@ -39,6 +38,24 @@ pub fn next_hop<V: Header>(
     ifindex: u32,
     lookup: &mut Lookup,
 ) -> Option<(Mac, u32)> {
+    let answer = ask(skb, tuple, ifindex, lookup);
+    let mtu = u32::from(lookup.length);
+    // A kernel that does not tell leaves what it was asked.
+    (answer == 0 && lookup.ifindex == ifindex)
+        .then_some((lookup.destination_mac, if mtu > 1 { mtu } else { 0 }))
+}
+
+/// Whether `tuple`'s destination has a route by the device `ifindex`.
+#[inline(always)]
+pub fn leads_by<V: Header>(skb: Skb, tuple: &Tuple<V>, ifindex: u32, lookup: &mut Lookup) -> bool {
+    let answer = ask(skb, tuple, ifindex, lookup);
+    // For IPv6 the kernel takes another device's route where the wanted one has none.
+    (answer == 0 || answer == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)) && lookup.ifindex == ifindex
+}
+
+/// `bpf_fib_lookup`'s answer.
+#[inline(always)]
+fn ask<V: Header>(skb: Skb, tuple: &Tuple<V>, ifindex: u32, lookup: &mut Lookup) -> i64 {
     *lookup = Lookup {
         family: V::ADDRESS_FAMILY,
         protocol: tuple.protocol,
@@ -57,7 +74,7 @@ pub fn next_hop<V: Header>(
     };
     // SAFETY: an address is no longer than 16 bytes, and aligned no stricter than to 8. The helper reads and writes the
     // whole of the struct.
-    let answer = unsafe {
+    unsafe {
         (&raw mut lookup.source).cast::<V::Address>().write(tuple.source);
         (&raw mut lookup.destination).cast::<V::Address>().write(tuple.destination);
         helpers::bpf_fib_lookup(
@@ -66,8 +83,5 @@ pub fn next_hop<V: Header>(
             size_of::<Lookup>() as i32,
             BPF_FIB_LOOKUP_OUTPUT,
         )
-    };
-    let mtu = u32::from(lookup.length);
-    // A kernel that does not tell leaves what it was asked.
-    (answer == 0).then_some((lookup.destination_mac, if mtu > 1 { mtu } else { 0 }))
+    }
 }

@@ -1,6 +1,7 @@
 //! netplug after Debian's `bridge` and `ptp`.
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
@@ -12,6 +13,7 @@ use netplug_tests::runtime::{Verb, config};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
+use crate::faults::unplugged;
 use crate::scene::PORT;
 
 #[rstest]
@@ -81,4 +83,44 @@ fn adding_a_chained_container_twice_is_refused_and_the_first_stays_whole() {
     node.outside().dial(web.at(V4, PORT)).ask(Tcp, "whole?").unwrap();
     node.del_pod(web);
     node.assert_clean();
+}
+
+/// At whatever it asks of the kernel's BPF: the next ADD begins anew, or says that the pod is there, and then it is whole.
+#[test]
+fn an_add_that_was_killed_is_made_whole_by_the_next() {
+    let node = Node::with(Network::bridge().then_netplug());
+    node.netplug("load");
+    let resident = node.add_pod("resident");
+    let (_pod, attachment) = unplugged(&node, "web", "");
+    let first = Network { plugins: node.network().plugins[..1].to_vec(), ..node.network().clone() };
+    let result = node.runtime().add(node.namespace(), &first, &attachment).unwrap();
+    let own = &node.network().plugins[1];
+    let config = config(node.network(), own, Some(&result)).to_string();
+    let add = || node.runtime().command(Verb::Add, "netplug", &attachment);
+    let attached = || node.netplug_json("endpoints")["endpoints"].as_array().map_or(0, Vec::len);
+    // Every third: each is an ADD or two.
+    for call in (1..).step_by(3) {
+        let mut killed = Command::new("strace");
+        killed.args(["-f", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+        killed.arg(format!("inject=bpf:signal=KILL:when={call}")).arg(add().get_program());
+        killed.env_clear().envs(add().get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let is_through = node.namespace().output(killed, config.as_bytes()).status.success();
+        let again = node.namespace().output(add(), config.as_bytes());
+        let said = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(
+            again.status.success() || said.contains("already"),
+            "killed at call {call}: {said}"
+        );
+        assert_eq!(attached(), 2);
+        let shown = node.netplug("endpoints");
+        assert!(!shown.contains("none"), "killed at call {call}: {said}{shown}");
+        let mut del = node.runtime().command(Verb::Del, "netplug", &attachment);
+        del.env("CNI_COMMAND", "DEL");
+        assert!(node.namespace().output(del, config.as_bytes()).status.success());
+        if is_through {
+            assert!(call > 20, "an ADD of {call} calls");
+            break;
+        }
+    }
+    node.del_pod(resident);
 }

@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use netplug_tests::cast::Family::V4;
-use netplug_tests::cast::OUTSIDE;
+use netplug_tests::cast::{NODE_1, OUTSIDE};
 use netplug_tests::counters::endpoints;
+use netplug_tests::kernel::has_tcx;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::traffic::Protocol::Tcp;
@@ -59,6 +60,48 @@ fn a_filter_that_stands_where_ours_would_stays(#[values(1, 2)] others: usize) {
     assert_eq!(show(), before);
     node.namespace().run("tc qdisc del dev eth0 clsact");
     node.finish();
+}
+
+/// Other software's was there when ours came, and went: ours stays where it is, and is not there twice.
+#[test]
+fn ours_is_replaced_where_it_is() {
+    let node = Node::with(Network::netplug().with("attach", "clsact"));
+    node.namespace().run("tc qdisc add dev eth0 clsact");
+    for side in ["ingress", "egress"] {
+        let mut add = Command::new("tc");
+        add.args(["filter", "add", "dev", "eth0", side, "prio", "50", "handle", "1", "bpf", "da"]);
+        add.args(["bytecode", "1,6 0 0 4294967295"]);
+        assert!(node.namespace().output(add, b"").status.success());
+    }
+    node.outside().listen(PORT);
+    let web = node.add_pod("web").listening(PORT);
+    for side in ["ingress", "egress"] {
+        node.namespace().run(&format!("tc filter del dev eth0 {side} prio 50"));
+    }
+    node.namespace().run("rm /run/netplug/loaded");
+    node.netplug("load");
+    for (side, program) in [("ingress", "from_uplink"), ("egress", "to_uplink")] {
+        let there = filters(&node, "eth0", side);
+        assert_eq!(count(&there, &format!(" {program} ")), 1, "{there}");
+    }
+    web.dial((OUTSIDE.ip(V4), PORT).into()).open(Tcp).unwrap().ask_times(20).unwrap();
+}
+
+/// An `ingress` qdisc has one side only, and stands where clsact would.
+#[rstest]
+fn an_ingress_qdisc_leaves_no_room_for_clsact(#[values("clsact", "auto")] attach: &str) {
+    let node = Node::with(Network::netplug().with("attach", attach));
+    node.namespace().run("tc qdisc add dev eth0 ingress");
+    node.outside().listen(PORT);
+    let added = node.try_add_pod("web", node.network());
+    if attach == "auto" && has_tcx() {
+        let web = added.unwrap();
+        let answer = web.dial((OUTSIDE.ip(V4), PORT).into()).ask(Tcp, "who?").unwrap();
+        assert_eq!(answer.client_ip(), NODE_1.ip(V4));
+    } else {
+        let error = added.unwrap_err();
+        assert!(format!("{error}").contains("ingress qdisc"), "{error}");
+    }
 }
 
 /// What the kernel refuses is no sign that there was nothing.

@@ -1,16 +1,17 @@
 //! A bridge that has not the pods' gateway, as of the reference `bridge` plugin by default: the host routes nothing there, so
 //! what pods say to one another is the bridge's alone.
 
+use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{GATEWAY, OUTSIDE, SERVICE, pod_cidr};
-use netplug_tests::counters::flows;
+use netplug_tests::counters::{Counters, flows};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::rules::{self, Service};
 use netplug_tests::runtime::{Attachment, Verb, config};
-use netplug_tests::traffic::Protocol;
+use netplug_tests::traffic::{IMPATIENCE, Protocol};
 use rstest::rstest;
 use serde_json::json;
 
@@ -142,4 +143,46 @@ fn a_gateway_that_came_later_serves_all_from_the_next_add_on(
     node.add_pod("third");
     reach_by_service(&node, &client, &web, family);
     reach_one_another(&client, &web, family);
+}
+
+/// No ADD comes after it that would look again.
+#[rstest]
+fn a_gateway_that_comes_later_serves_the_pods_that_are_there(
+    #[values("alone", "chained")] way: &str,
+    #[values(V4, V6)] family: Family,
+) {
+    let node = Node::with(network(way));
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    reach_one_another(&client, &web, family);
+    give_gateway(&node, family);
+    reach_by_service(&node, &client, &web, family);
+}
+
+/// Where routes of links that do not run yet are ignored, the bridge has its addresses all the same.
+#[test]
+fn a_bridge_that_does_not_run_yet_has_its_gateway() {
+    let node = Node::new();
+    node.namespace().set_sysctl("net/ipv4/conf/all/ignore_routes_with_linkdown", "1");
+    node.namespace().set_sysctl("net/ipv4/conf/default/ignore_routes_with_linkdown", "1");
+    node.namespace().set_sysctl("net/ipv6/conf/all/ignore_routes_with_linkdown", "1");
+    // Its ports are silent for seconds.
+    node.namespace().run("ip link add cbr0 type bridge stp_state 1 forward_delay 200");
+    assert_eq!(warnings_of_an_add(&node, "web"), Vec::<String>::new());
+}
+
+/// What pods say to one another is cached for no uplink, whatever the host makes of it.
+#[rstest]
+fn a_gateway_that_goes_draws_no_flow_to_the_uplink(#[values(V4, V6)] family: Family) {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    let (_, prefix) = pod_cidr(family).split_once('/').unwrap();
+    node.namespace().run(&format!("ip address del {}/{prefix} dev cbr0", GATEWAY.ip(family)));
+    let before = Counters::of(&node).get(Counter::Learned);
+    let mut talk = client.dial(web.at(family, PORT)).patience(IMPATIENCE).udp().unwrap();
+    for _ in 0..3 {
+        talk.ask("anyone?").unwrap_err();
+    }
+    assert_eq!(Counters::of(&node).get(Counter::Learned), before);
 }

@@ -13,7 +13,8 @@ use crate::ip::{IpVersion, V4};
 /// Flag: packets whose source is not the pod's own are dropped.
 pub const SOURCE_GUARD: u32 = 1;
 
-/// Flag: the host does not route the pod's addresses of the family by its bridge. What the pod sends is left to the bridge.
+/// Flag: when this was written, the host did not route the pod's addresses of the family by its bridge. What it does not route
+/// there is left to the bridge.
 #[must_use]
 pub const fn unrouted<V: IpVersion>() -> u32 {
     if V::ADDRESS_FAMILY == V4::ADDRESS_FAMILY { 2 } else { 4 }

@@ -8,7 +8,8 @@
 //! and others that inherited a hash but are not what entered; what the host decided in an epoch that has ended since, or
 //! for an interface that is not served any more.
 //! Towards a pod, what is not for an address of its: a bridge floods what it does not know, and others mirror. Towards an
-//! uplink, what the host sent to another next hop than the short way would find (it routes by more than addresses).
+//! uplink, what is for a pod of this node, and what the host sent to another next hop than the short way would find (it routes by
+//! more than addresses).
 //! # Forgotten in turn
 //! What was cached untouched for the tuple that a translated flow leaves as, and what was cached for a flow's answers and leads
 //! elsewhere than back: older flows, which the host has forgotten.
@@ -85,6 +86,9 @@ fn fill<V: Header>(
     };
     let mut is_same_bridge = false;
     if to_uplink {
+        if maps::endpoint::<V>(&packet.tuple.destination).is_some() {
+            return None;
+        }
         let macs = ethernet::macs(skb)?;
         let (next_hop, mtu) = route::next_hop(skb, &packet.tuple, skb.ifindex(), lookup)?;
         if !ethernet::same(&macs.destination, &next_hop) {

@@ -6,8 +6,8 @@
 //! all: pods would take them, and no rule of the host's have seen them.
 //! # What is left to the bridge
 //! Other broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
-//! does not carry them. All of a pod whose addresses the host does not route by the bridge: what its neighbours are sent
-//! would leave by another way.
+//! does not carry them. What the host does not route by the pod's bridge, where the bridge had no such address as the pod came:
+//! it would leave by another way.
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
@@ -15,6 +15,7 @@ use netplug_common::maps::port::{PodPort, unrouted};
 
 use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
+use crate::route;
 use crate::skb::Skb;
 use crate::verdict::{Outcome, Verdict};
 
@@ -23,7 +24,6 @@ use crate::verdict::{Outcome, Verdict};
 pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outcome {
     let Some(macs) = ethernet::macs(skb) else { return Ok(Verdict::Next) };
     if port.bridge == 0
-        || port.flags & unrouted::<V>() != 0
         || !(ethernet::is_unicast(&macs.destination) || is_for_pod(packet))
         || ethernet::same(&macs.destination, &port.gateway_mac)
         || packet.tuple.destination.is_link_local()
@@ -31,8 +31,20 @@ pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outco
     {
         return Ok(Verdict::Next);
     }
+    if port.flags & unrouted::<V>() != 0 && !is_routed_back(skb, packet, port) {
+        return Ok(Verdict::Next);
+    }
     ethernet::set_destination(skb, &port.gateway_mac).map_err(|()| Counter::RewriteFailed)?;
     Ok(Verdict::Next)
+}
+
+/// Out of line: few ports are asked about.
+#[inline(never)]
+fn is_routed_back<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> bool {
+    let Some(scratch) = V::scratch() else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let lookup = unsafe { &mut (*scratch).lookup };
+    route::leads_by(skb, &packet.tuple, port.bridge, lookup)
 }
 
 #[inline(always)]

@@ -71,7 +71,8 @@ fn join(
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
-    if datapath.has(found.host_end.index, owner)? {
+    // One that was killed before it attached begins anew.
+    if datapath.has(found.host_end.index, owner)? && datapath.is_attached(found.host_end.index)? {
         let (container, ifname) = (request.container.clone(), request.ifname.clone());
         return Err(Error::Exists { container, ifname });
     }

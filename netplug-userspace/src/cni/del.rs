@@ -134,7 +134,8 @@ fn loaded() -> Result<Option<Datapath>, Error> {
 fn forget_neighbours(endpoint: &Endpoint, is_chained: bool) -> Result<(), Error> {
     let Some(bridge) = endpoint.bridge else { return Ok(()) };
     let netlink = Netlink::open()?;
-    neighbour::remove(&netlink, bridge, &endpoint.addresses)?;
+    // By the pod's MAC: an address may be another's by now.
+    neighbour::remove_at(&netlink, bridge, &endpoint.addresses, endpoint.pod_mac)?;
     if loaded()?.is_some_and(|datapath| !datapath.is_whole()) {
         // Not all addresses may be known any more.
         neighbour::remove_of(&netlink, Some(bridge), endpoint.pod_mac)?;

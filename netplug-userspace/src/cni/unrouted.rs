@@ -1,5 +1,6 @@
 //! Pods whose addresses the host does not route by their bridge, which has not their gateway: steered to the host, what they
-//! send one another would leave by another way. It is left to the bridge, until a later ADD finds them routed.
+//! send one another would leave by another way. The programs ask for each packet that visits, and leave it to the bridge until
+//! it is routed; a later ADD that finds it so spares them that.
 
 use std::net::IpAddr;
 
@@ -41,9 +42,12 @@ pub(super) fn heal(netlink: &Netlink, datapath: &Datapath, bridge: &Link) -> Res
 }
 
 fn among(netlink: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
+    // A route of the bridge's own may wait for it to run.
+    let networks = netlink.addresses(bridge.index)?;
     let mut unrouted = Vec::new();
     for address in addresses {
-        if !netlink.is_routed_back(bridge, *address)? {
+        let is_of_bridge = networks.iter().any(|network| network.contains(*address));
+        if !is_of_bridge && !netlink.is_routed_back(bridge, *address)? {
             unrouted.push(*address);
         }
     }

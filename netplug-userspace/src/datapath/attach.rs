@@ -118,26 +118,34 @@ impl From<Error> for AttachError {
 }
 
 fn attach_clsact(ifindex: u32, interface: &str, name: &'static str) -> Result<(), AttachError> {
-    match tc::qdisc_add_clsact(interface) {
-        // An endpoint's goes with the device.
-        Ok(()) if UPLINK_PROGRAMS.contains(&name) => clsact::note_ours(ifindex)?,
-        Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
+    let place = match tc::qdisc_add_clsact(interface) {
+        Ok(()) => {
+            // An endpoint's goes with the device.
+            if UPLINK_PROGRAMS.contains(&name) {
+                clsact::note_ours(ifindex)?;
+            }
+            Place::Free(PRIORITY)
+        }
         // aya tells EEXIST by the netlink error only; what is wrong with the qdisc, the filter finds out.
-        Err(tc::TcError::NetlinkError(_)) => {}
+        Err(tc::TcError::AlreadyAttached | tc::TcError::NetlinkError(_)) => {
+            let fail =
+                |source| Error::File { verb: "list the qdiscs of", path: interface.into(), source };
+            if clsact::has_ingress(ifindex).map_err(fail)? {
+                let wrong = "there is an ingress qdisc, which leaves no room for clsact: take it away, or set attach to tcx";
+                return Err(AttachError::Refused(wrong.into()));
+            }
+            place(ifindex, interface, name)?
+        }
         Err(error) => return Err(ProgramError::from(error).into()),
-    }
+    };
     let mut program = pinned(name)?;
     let options =
         |priority| TcAttachOptions::Netlink(NlOptions { priority, handle: HANDLE, classid: None });
-    let link = match program.attach_with_options(interface, side(name), options(PRIORITY)) {
-        Ok(link) => link,
-        Err(error) => match place(ifindex, interface, name)? {
-            Place::Ours(known) => program.attach_to_link(known)?,
-            Place::Free(PRIORITY) => return Err(error.into()),
-            Place::Free(priority) => {
-                program.attach_with_options(interface, side(name), options(priority))?
-            }
-        },
+    let link = match place {
+        Place::Ours(known) => program.attach_to_link(known)?,
+        Place::Free(priority) => {
+            program.attach_with_options(interface, side(name), options(priority))?
+        }
     };
     // Dropping the link would detach it; the filter is to stay for as long as its device.
     std::mem::forget(program.take_link(link)?);

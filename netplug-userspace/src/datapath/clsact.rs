@@ -37,6 +37,19 @@ impl Filter {
     }
 }
 
+/// Whether a device has an `ingress` qdisc, which stands where clsact would, and has one side only.
+pub(super) fn has_ingress(ifindex: u32) -> io::Result<bool> {
+    let index = i32::try_from(ifindex).map_err(io::Error::other)?;
+    let qdiscs: Vec<TcMessage> = with_handle(async |handle| {
+        let qdiscs = handle.qdisc().get().index(index).execute();
+        qdiscs.try_collect().await.map_err(io::Error::other)
+    })?;
+    let is_ingress =
+        |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress");
+    let of_device = qdiscs.iter().filter(|qdisc| qdisc.header.index == index);
+    Ok(of_device.flat_map(|qdisc| &qdisc.attributes).any(is_ingress))
+}
+
 /// Whether a filter of the name `program` is on that side of a device.
 pub(super) fn has_filter(ifindex: u32, side: TcAttachType, program: &str) -> io::Result<bool> {
     Ok(filters(ifindex, side)?.iter().any(|filter| filter.program.as_deref() == Some(program)))

@@ -89,6 +89,16 @@ impl Datapath {
         Ok(self.owner_of(ifindex)? == Some(owner))
     }
 
+    /// Whether an endpoint's programs hang on its interface.
+    pub fn is_attached(&self, ifindex: u32) -> Result<bool, Error> {
+        for program in ["from_pod", "to_pod"] {
+            if attached(ifindex, program)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
         match self.maps.ports()?.get(&ifindex, 0) {
             Ok(port) => Ok(Some(Owner(port.owner))),

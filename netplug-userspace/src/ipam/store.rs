@@ -98,6 +98,12 @@ impl Store {
     /// be written.
     pub fn release(&self, container: &str, ifname: &str) -> Result<(), Error> {
         if self.held_by(container, ifname)?.is_empty() {
+            if self.folder.join(UNFINISHED).exists()
+                && let Ok(locked) = self.lock()
+            {
+                // Nobody's; where it cannot be removed, who leases next does.
+                let _ = locked.remove_file(UNFINISHED);
+            }
             return Ok(());
         }
         let locked = self.lock()?;
@@ -282,6 +288,17 @@ mod tests {
         );
         assert_eq!(fs::read(folder.path().join("net/10.1.2.3")).unwrap(), b"b\r\neth0");
         assert_eq!(fs::read(folder.path().join("net/last_reserved_ip.0")).unwrap(), b"10.1.2.3");
+    }
+
+    #[test]
+    fn what_a_killed_lease_left_goes_also_with_who_has_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        fs::create_dir(folder.path().join("net")).unwrap();
+        let left = folder.path().join("net").join(UNFINISHED);
+        fs::write(&left, "a\r\neth0").unwrap();
+        store.release("a", "eth0").unwrap();
+        assert!(!left.exists());
     }
 
     #[test]

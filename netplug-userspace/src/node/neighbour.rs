@@ -122,6 +122,21 @@ pub fn remove(netlink: &Netlink, index: u32, addresses: &[IpAddr]) -> Result<(),
     Ok(())
 }
 
+/// Forgets `addresses` on a bridge, where it was told that they are at `mac`.
+pub fn remove_at(
+    netlink: &Netlink,
+    bridge: u32,
+    addresses: &[IpAddr],
+    mac: Mac,
+) -> Result<(), Error> {
+    for (index, address, known) in permanent(netlink)? {
+        if index == bridge && known == mac && addresses.contains(&address) {
+            remove(netlink, index, &[address])?;
+        }
+    }
+    Ok(())
+}
+
 /// Forgets the neighbours that a bridge, or any interface, was told are at `mac`, for who does not know their addresses.
 pub fn remove_of(netlink: &Netlink, bridge: Option<u32>, mac: Mac) -> Result<(), Error> {
     for (index, address, known) in permanent(netlink)? {
