@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::{from_mut, from_ref};
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_check_mtu_flags, bpf_sock};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_sock};
 use aya_ebpf::helpers::generated as helpers;
 
 /// Length of an Ethernet header without tags, in bytes.
@@ -131,7 +131,7 @@ impl Skb {
         self.is_tagged() && self.vlan() != 0
     }
 
-    /// Whether its MAC is another station's, so that the host will drop it: an interface that listens to all sees such, too.
+    /// Whether its MAC is not the interface's: one that listens to all sees what is for others, and what is for a macvlan upon it.
     #[inline(always)]
     pub fn is_for_another_station(self) -> bool {
         field!(self, pkt_type) == PACKET_OTHERHOST
@@ -186,15 +186,10 @@ impl Skb {
         unsafe { core::ptr::write_volatile(&raw mut (*self.0).cb[0], marker) };
     }
 
-    /// Whether a device takes its L3 packets of up to `mtu` bytes. For what is too long as it stands but will be
-    /// segmented, the kernel is asked.
+    /// Bytes of payload in each of the segments that it will be cut into; 0: it will not be.
     #[inline(always)]
-    pub fn fits(self, ifindex: u32, mtu: u32) -> bool {
-        if self.length() <= mtu + ETHERNET {
-            return true;
-        }
-        field!(self, gso_size) != 0
-            && self.check_mtu(ifindex, u64::from(bpf_check_mtu_flags::BPF_MTU_CHK_SEGS)).is_ok()
+    pub fn segment_size(self) -> u32 {
+        field!(self, gso_size)
     }
 
     /// The MTU of a device, in L3 bytes; `Err` if the packet is longer.

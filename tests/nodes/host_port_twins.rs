@@ -6,14 +6,15 @@ use std::net::{SocketAddr, UdpSocket};
 use netplug_common::counter::Counter;
 use netplug_tests::amnesia::Table;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{NODE_1, OUTSIDE};
+use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
 use netplug_tests::counters::Counters;
+use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::mappings;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::{IMPATIENCE, PATIENCE};
+use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE, Talk};
 use rstest::rstest;
 use serde_json::json;
 
@@ -45,6 +46,11 @@ fn at(ip: Family) -> SocketAddr {
     SocketAddr::new(NODE_1.ip(ip), HOST_PORT)
 }
 
+/// From the port that its server had. What other tests run at this moment may hold the server's socket for a while.
+fn speak(web: &Pod, to: SocketAddr) -> Talk {
+    eventually(SOON, || web.dial(to).from_port(PORT).udp())
+}
+
 /// A connection that was silent for longer than its mapping lives, as the kernel's `portmap` has it.
 #[rstest]
 fn a_connection_outlives_its_mapping(#[values(V4, V6)] ip: Family) {
@@ -70,7 +76,7 @@ fn what_a_pod_sends_late_comes_from_the_node(
     mappings::end_all(node.namespace());
     web.servers().stop();
     let to = SocketAddr::new(OUTSIDE.ip(ip), CALLER);
-    let mut pods = web.dial(to).from_port(PORT).udp().unwrap();
+    let mut pods = speak(&web, to);
     for number in 0..10 {
         let (late, answer) = (format!("late {number}"), format!("answer {number}"));
         pods.say(&late).unwrap();
@@ -98,7 +104,7 @@ fn what_a_pod_sends_late_comes_from_another_port_where_the_port_is_closed(
     assert!(Table::HostPorts.forget(node.namespace(), 1, &mut 1) > 0);
     web.servers().stop();
     let to = SocketAddr::new(OUTSIDE.ip(ip), CALLER);
-    web.dial(to).from_port(PORT).udp().unwrap().say("anew").unwrap();
+    speak(&web, to).say("anew").unwrap();
     let from = socket.recv_from(&mut [0; 100]).unwrap().1;
     assert_eq!(from, SocketAddr::new(NODE_1.ip(ip), PORT));
 }
@@ -117,7 +123,7 @@ fn whom_the_pod_spoke_to_first_may_call(
         socket
     });
     let to = SocketAddr::new(OUTSIDE.ip(ip), CALLER);
-    let mut pods = web.dial(to).from_port(PORT).udp().unwrap();
+    let mut pods = speak(&web, to);
     for _ in 0..10 {
         pods.say("first").unwrap();
         let from = socket.recv_from(&mut [0; 100]).unwrap().1;
@@ -178,4 +184,97 @@ fn a_pods_connection_by_a_port_that_was_opened_later_finds_back(
     let answer = node.outside().dial(at(ip)).ask(Tcp, "who?").unwrap();
     assert_eq!(answer.server, "web");
     assert_eq!(node.outside().dial(at(ip)).ask(Udp, "who?").unwrap().server, "web");
+}
+
+/// Who calls, one port for all calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Pod,
+    Outside,
+    /// One whom pods speak with as themselves: nothing of its calls is noted.
+    Intranet,
+}
+
+impl Caller {
+    fn dial<'n>(self, node: &'n Node, client: &'n Pod, to: SocketAddr) -> Dial<'n> {
+        let dial = match self {
+            Self::Pod => client.dial(to),
+            Self::Outside => node.outside().dial(to),
+            Self::Intranet => node.outside().dial(to).from_ip(INTRANET.ip(Family::of(to.ip()))),
+        };
+        dial.from_port(CALLER)
+    }
+}
+
+/// The port was the HostPort's caller's, long ago.
+#[rstest]
+fn a_direct_call_is_answered_where_the_ports_flow_has_ended(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always, Direct)] steering: Steering,
+    #[values(Caller::Pod, Caller::Outside, Caller::Intranet)] caller: Caller,
+) {
+    let (node, web) = node_and_web(steering);
+    let client = node.add_pod("client");
+    let mut talk = caller.dial(&node, &client, at(ip)).open(protocol).unwrap();
+    talk.ask_times(3).unwrap();
+    talk.close().unwrap();
+    mappings::age(node.namespace(), 200);
+    node.netplug("flush");
+    let mut direct = caller.dial(&node, &client, web.at(ip, PORT)).open(protocol).unwrap();
+    assert_eq!(direct.ask_times(20).unwrap().server, "web");
+    assert_eq!(Counters::of(&node).drops(), 0);
+}
+
+/// A connection that has closed is no twin.
+#[rstest]
+fn what_has_closed_makes_way_for_a_call_by_the_other_way(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always, Direct)] steering: Steering,
+    #[values(Caller::Pod, Caller::Outside, Caller::Intranet)] caller: Caller,
+    #[values(true, false)] is_direct_first: bool,
+) {
+    let (node, web) = node_and_web(steering);
+    let client = node.add_pod("client");
+    let mut ways = [web.at(ip, PORT), at(ip)];
+    if !is_direct_first {
+        ways.reverse();
+    }
+    for to in ways {
+        let mut talk = caller.dial(&node, &client, to).tcp().unwrap();
+        talk.ask_times(5).unwrap();
+        talk.close().unwrap();
+    }
+    assert_eq!(Counters::of(&node).drops(), 0);
+}
+
+/// Where all is lost while a connection opens, the pod's acceptance looks like one of a direct call.
+#[rstest]
+fn a_connection_whose_halves_are_lost_while_it_opens_opens(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let (node, web) = node_and_web(steering);
+    let table = if ip == V4 { "ip" } else { "ip6" };
+    let rules = format!(
+        "add table {table} slow\n\
+         add chain {table} slow out {{ type filter hook output priority 0; }}\n\
+         add rule {table} slow out tcp flags syn,ack / syn,ack drop\n"
+    );
+    web.namespace().feed("nft -f -", &rules);
+    let answer = std::thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            let dial = node.outside().dial(at(ip)).from_port(CALLER);
+            dial.patience(4 * PATIENCE).ask(Tcp, "slowly")
+        });
+        eventually(SOON, || match mappings::count(node.namespace(), ip) {
+            [2, 1] => Ok(()),
+            counts => Err(counts),
+        });
+        Table::NatIn.forget(node.namespace(), 1, &mut 1);
+        Table::NatOut.forget(node.namespace(), 1, &mut 1);
+        web.namespace().run(&format!("nft delete table {table} slow"));
+        call.join().unwrap()
+    });
+    assert_eq!(answer.unwrap().server, "web");
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::NODE_1;
+use netplug_tests::counters::Counters;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
@@ -108,4 +109,22 @@ fn a_node_port_answers_the_outside(
     assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
     let mut talk = scene.client.dial(at).open(protocol).unwrap();
     assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
+}
+
+/// With `bridge-nf-call-iptables=1`, as others set it, what the host translates is bridged on, and takes no hop.
+#[rstest]
+fn a_service_is_learned_also_where_others_have_bridges_call_iptables(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    if !scene.node.bridge_netfilter(true) {
+        eprintln!("skipped: this kernel has no br_netfilter to be switched on");
+        return;
+    }
+    let mut talk = scene.client.dial(scene.service(ip)).open(protocol).unwrap();
+    let before = Counters::of(&scene.node);
+    talk.ask_times(200).unwrap();
+    let hits = Counters::of(&scene.node).since(&before).hits();
+    assert!(hits > 350, "{hits} of 400 took the short way");
 }

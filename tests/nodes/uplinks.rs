@@ -1,16 +1,17 @@
 //! Uplinks as networks have them: routes with MTUs of their own, priority tags, frames for others, more than four.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netplug_tests::amnesia::Table;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{Actor, INTRANET, NODE_1, OUTSIDE};
+use netplug_tests::cast::{Actor, INTRANET, NODE_1, OUTSIDE, pod_cidr};
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::packet::{eth, ip, payload, tcp, udp};
 use netplug_tests::pod::Pod;
+use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use netplug_tests::traffic::{Capture, Dial, IMPATIENCE, Servers, Talk, send_frame};
 use rstest::rstest;
 use serde_json::json;
@@ -24,6 +25,15 @@ fn narrow_route(node: &Node, family: Family) {
         if family == V4 { ("-4", OUTSIDE.v4.to_string()) } else { ("-6", OUTSIDE.v6.to_string()) };
     let to = INTRANET.ip(family);
     node.namespace().run(&format!("ip {flag} route replace {to} via {via} mtu 1300"));
+}
+
+/// A client that has heard of its next hops: on a fresh link IPv6's first question for a neighbour is lost, and asked again
+/// after a second, while datagrams are not.
+fn client(node: &Node, to: SocketAddr) -> Pod {
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    eventually(SOON, || client.dial(to).patience(IMPATIENCE).ask(Udp, "first"));
+    client
 }
 
 fn intranet(family: Family) -> SocketAddr {
@@ -47,8 +57,7 @@ fn a_routes_mtu_is_what_the_host_goes_by(
 ) {
     let node = Node::with(steering.network());
     narrow_route(&node, family);
-    node.outside().listen(PORT);
-    let client = node.add_pod("client");
+    let client = client(&node, intranet(family));
     let mut talk = client.dial(intranet(family)).patience(IMPATIENCE).udp().unwrap();
     is_told(&client, family, &mut talk).unwrap();
 }
@@ -56,8 +65,7 @@ fn a_routes_mtu_is_what_the_host_goes_by(
 #[rstest]
 fn a_route_that_comes_while_somebody_watches_counts(#[values(V4, V6)] family: Family) {
     let node = Node::with(Learn.network());
-    node.outside().listen(PORT);
-    let client = node.add_pod("client");
+    let client = client(&node, intranet(family));
     let mut talk = client.dial(intranet(family)).patience(IMPATIENCE).udp().unwrap();
     talk.ask_times(30).unwrap();
     let watcher = node.watch("");
@@ -79,7 +87,7 @@ fn a_connection_over_a_route_of_less_mtu_goes_on(
     let rules = format!(
         "add table {table} narrow\n\
          add chain {table} narrow in {{ type filter hook prerouting priority -300; }}\n\
-         add rule {table} narrow in meta length > 1300 drop\n"
+         add rule {table} narrow in meta length > 1300 counter drop\n"
     );
     node.outside().namespace().feed("nft -f -", &rules);
     // Segments leave as they are on the wire, so that each is as long as it looks.
@@ -88,6 +96,48 @@ fn a_connection_over_a_route_of_less_mtu_goes_on(
     let mut talk = client.dial(intranet(family)).tcp().unwrap();
     talk.ask_times(30).unwrap();
     talk.send_bulk(200_000).unwrap();
+    let counted = node.outside().namespace().run(&format!("nft list table {table} narrow"));
+    assert!(counted.contains("counter packets 0 "), "{counted}");
+}
+
+/// A macvlan upon an uplink (VRRP with a MAC of its own): its frames are another station's by the uplink's MAC.
+fn macvlan(node: &Node) -> IpAddr {
+    node.namespace().feed(
+        "ip -batch -",
+        "link add shim link eth0 address 02:00:00:00:00:77 type macvlan mode bridge\n\
+         address add 192.0.2.77/32 dev shim\n\
+         link set shim up\n",
+    );
+    let neighbour = "ip neigh replace 192.0.2.77 lladdr 02:00:00:00:00:77 dev eth0";
+    node.outside().namespace().run(neighbour);
+    IpAddr::from([192, 0, 2, 77])
+}
+
+#[rstest]
+fn a_host_port_is_reached_by_the_address_of_a_macvlan(
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let shim = macvlan(&node);
+    let mapping = json!([{"hostPort": 9_000, "containerPort": PORT, "protocol": protocol.name()}]);
+    let network = steering.network().with("runtimeConfig", json!({"portMappings": mapping}));
+    let _web = node.add_pod_to("web", &network).listening(PORT);
+    let mut talk = node.outside().dial((shim, 9_000).into()).open(protocol).unwrap();
+    assert_eq!(talk.ask_times(20).unwrap().server, "web");
+}
+
+#[rstest]
+fn a_pod_is_reached_by_way_of_a_macvlan(
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let shim = macvlan(&node);
+    let web = node.add_pod("web").listening(PORT);
+    node.outside().namespace().run(&format!("ip route replace {} via {shim}", pod_cidr(V4)));
+    let mut talk = node.outside().dial(web.at(V4, PORT)).open(protocol).unwrap();
+    assert_eq!(talk.ask_times(20).unwrap().server, "web");
 }
 
 /// Hosts take a priority tag off: the frame is one of no VLAN (IEEE 802.1Q §9.6).
@@ -98,9 +148,8 @@ fn an_answer_with_a_priority_tag_finds_its_pod(
     #[values(true, false)] is_from_a_pod: bool,
 ) {
     let node = Node::with(steering.network());
-    node.outside().listen(PORT);
-    let client = node.add_pod("client");
     let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
+    let client = client(&node, to);
     let dial = if is_from_a_pod { client.dial(to) } else { Dial::new(node.namespace(), to) };
     let mut talk = dial.udp().unwrap();
     let port = talk.ask_times(5).unwrap().client.port();
@@ -122,9 +171,9 @@ fn a_frame_for_another_station_is_not_taken(
 ) {
     let node = Node::with(steering.network());
     node.namespace().run("ip link set eth0 promisc on");
-    node.outside().listen(PORT);
-    let client = node.add_pod("client");
-    let mut talk = client.dial(SocketAddr::new(OUTSIDE.ip(family), PORT)).udp().unwrap();
+    let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
+    let client = client(&node, to);
+    let mut talk = client.dial(to).udp().unwrap();
     let port = talk.ask_times(20).unwrap().client.port();
     let send = |to: Actor, text: &str| {
         let frame =
@@ -200,8 +249,8 @@ fn hops_that_the_host_sets_are_set(
     #[values(Learn, Always)] steering: Steering,
 ) {
     let node = Node::with(steering.network());
-    node.outside().listen(PORT);
-    let client = node.add_pod("client");
+    let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
+    let client = client(&node, to);
     let (table, field) = if family == V4 { ("ip", "ip ttl") } else { ("ip6", "ip6 hoplimit") };
     let rules = format!(
         "add table {table} hops\n\
@@ -210,7 +259,6 @@ fn hops_that_the_host_sets_are_set(
     );
     node.namespace().feed("nft -f -", &rules);
     let capture = Capture::on(node.outside().namespace(), "eth0").unwrap();
-    let to = SocketAddr::new(OUTSIDE.ip(family), PORT);
     let mut talk = client.dial(to).udp().unwrap();
     talk.ask_times(20).unwrap();
     talk.ask("the last one").unwrap();

@@ -279,11 +279,11 @@ fn a_call_from_outside_is_not_learned_where_tcp_is_not() {
     both((run::<V4>, run::<V6>));
 }
 
-/// A host that sets hops as it likes is to set each packet's.
+/// A host that sets hops as it likes is to set each packet's. Bridged, as br_netfilter has it, a packet takes none.
 #[test]
-fn what_has_not_just_one_hop_less_is_not_learned() {
+fn what_has_neither_one_hop_less_nor_all_is_not_learned() {
     fn run<V: Family>() {
-        for (hops, learned) in [(63, 1), (64, 0), (62, 0), (200, 0)] {
+        for (hops, learned) in [(63, 1), (64, 1), (65, 0), (62, 0), (200, 0)] {
             let mut datapath = Datapath::with_web_here();
             datapath.visits::<V>(&packet::<V>(UDP, WEB, 80, 64));
             datapath.run("to_pod", HERE, &packet::<V>(UDP, WEB, 80, hops));

@@ -22,6 +22,9 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// One hop, in the word of [`Identity::length`].
+    pub const HOP: u32 = 1 << 16;
+
     /// Puts length, hops and protocol into one word.
     #[inline(always)]
     #[must_use]

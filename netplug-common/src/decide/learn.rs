@@ -3,7 +3,7 @@
 use crate::decide::due::revisit_at;
 use crate::decide::rewrite::deltas;
 use crate::ip::IpVersion;
-use crate::maps::flow::{Flow, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
+use crate::maps::flow::{CLOSED, Flow, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
 use crate::maps::visit::Visit;
 use crate::tuple::Tuple;
 
@@ -52,7 +52,7 @@ pub fn is_same<V: IpVersion>(known: &Flow<V>, flow: &Flow<V>) -> bool {
         && known.left == flow.left
         && known.entered_by == flow.entered_by
         && known.leaves_by == flow.leaves_by
-        && known.flags == flow.flags
+        && known.flags & !CLOSED == flow.flags
         && known.mtu == flow.mtu
         && known.destination_mac == flow.destination_mac
         && known.source_mac == flow.source_mac

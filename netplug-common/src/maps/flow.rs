@@ -20,7 +20,7 @@ pub const SAME_BRIDGE: u32 = 4;
 /// Flag: made by steering `direct` without a visit. The host knows nothing of it, so its openings and closings
 /// take the short way too.
 pub const DIRECT: u32 = 8;
-/// Flag, with [`DIRECT`]: a closing packet has been seen.
+/// Flag: a closing packet has been seen.
 pub const CLOSED: u32 = 16;
 
 /// What becomes of a packet with the key's tuple.

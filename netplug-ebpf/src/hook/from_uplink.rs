@@ -1,6 +1,6 @@
 //! A packet from outside *enters* by an uplink.
 //!
-//! Host: 1 of a VLAN, for another station's MAC, for the host's own ephemeral ports: not ours
+//! Host: 1 of a VLAN, for the host's own ephemeral ports: not ours
 //! Hit:  2 the host has decided this flow already: follow it
 //! Miss: 3 a call of a HostPort, or an answer to a masqueraded flow, gets its pod's address  4 remember it, to learn from it, and a caller of
 //!       a pod's own address so that the answers are not masqueraded
@@ -27,7 +27,7 @@ pub fn run<V: Apart>(skb: Skb) -> Outcome {
 #[inline(never)]
 fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
     let config = maps::config()?;
-    if skb.is_for_another_station() || skb.is_of_vlan() {
+    if skb.is_of_vlan() {
         return Some(Ok(Verdict::Next));
     }
     skb.reach(HEADERS);
@@ -35,8 +35,9 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
     if own::is_for_host(&packet, config) && !is_host_port(&packet, config) {
         return Some(Ok(Verdict::Next));
     }
-    // A priority tag would go along: the host takes it off.
-    if config.steering == STEERING_ALWAYS || skb.is_tagged() {
+    // What is for another station's MAC the host drops, unless a macvlan has it; a priority tag would go along, and the host takes it
+    // off.
+    if config.steering == STEERING_ALWAYS || skb.is_tagged() || skb.is_for_another_station() {
         return None;
     }
     flow_cache::follow(skb, &packet, config)

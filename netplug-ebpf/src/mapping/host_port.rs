@@ -7,15 +7,15 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::decide::opening::is_first;
+use netplug_common::decide::mapping_life::{Stage, has_expired};
+use netplug_common::decide::opening::{Moment, is_first};
 use netplug_common::maps::config::{Config, MASQUERADE};
-use netplug_common::maps::flow::UNTOUCHED;
+use netplug_common::maps::flow::{CLOSED, UNTOUCHED};
 use netplug_common::maps::host_port::HostPort;
-use netplug_common::maps::nat::{HOST_PORT, Mapping, SPARE, TRANSLATED};
+use netplug_common::maps::nat::{HOST_PORT, IDENTITY, Mapping, SPARE, TRANSLATED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 
-use super::{Clock, touch};
+use super::{Clock, is_sweep_due, touch};
 use crate::apart::Apart;
 use crate::maps::{Mappings, Scratch};
 use crate::packet::{Header, Packet};
@@ -32,7 +32,10 @@ pub fn called<V: Apart>(
     scratch: &mut Scratch<V>,
 ) -> Result<bool, Counter> {
     let Some(is_new) = find_pod(skb, packet, config, clock, scratch)? else { return Ok(false) };
-    if is_new && has_direct_twin(packet, clock, scratch) {
+    if is_new && is_sweep_due::<V>() {
+        V::sweep(false);
+    }
+    if is_new && packet.tuple.protocol == TCP && has_direct_twin(packet, clock, scratch) {
         return Err(Counter::TupleInUse);
     }
     match hold_halves(packet, clock, scratch, is_new) {
@@ -71,10 +74,16 @@ fn find_pod<V: Apart>(
                     }
                 }
                 // A call of the pod's own address, by the very ports of a call of its HostPort: the pod could not tell them
-                // apart.
+                // apart, unless that has ended.
+                SPARE if Stage::of(mapping.stage).has_ended() => {
+                    forget_answers(packet);
+                    return Ok(None);
+                }
                 SPARE => return Err(Counter::TupleInUse),
                 _ => return Ok(None),
             }
+        } else if mapping.kind == SPARE {
+            forget_answers(packet);
         }
     }
     if answers_itself(packet, clock, scratch) {
@@ -99,6 +108,22 @@ fn find_pod<V: Apart>(
         }
     }
     Ok(Some(true))
+}
+
+/// Forgets the way back of a HostPort's flow that has ended, since a call of the pod itself has its tuple: answers are that one's
+/// from now on.
+#[inline(always)]
+fn forget_answers<V: Header>(call: &Packet<V>) {
+    // Content if they are gone.
+    let _ = V::nat_in().remove(&call.tuple);
+    let answers = call.tuple.reversed();
+    let is_host_ports = V::nat_out().get_ptr(&answers).is_some_and(|half| {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        unsafe { (*half).kind == HOST_PORT }
+    });
+    if is_host_ports {
+        let _ = V::nat_out().remove(&answers);
+    }
 }
 
 /// Whether a packet to a HostPort may belong to a connection of a pod's that left by that port before it was a HostPort, and
@@ -153,24 +178,24 @@ fn is_half<V: Header>(
         && !has_expired(half.expires_at, clock.low())
 }
 
-/// Whether the caller speaks with the pod by the very same port already, without a HostPort: the pod could not tell the two
-/// apart. It is known of flows that are cached. The scratch's `half` has pod and port. Out of line.
+/// Whether the caller has a connection with the pod by the very same port already, without a HostPort: the pod could not tell the
+/// two apart. It is known of flows that are cached. The scratch's `half` has pod and port. Out of line.
 #[inline(never)]
 fn has_direct_twin<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Scratch<V>) -> bool {
     address_to_pod(packet, scratch);
     let tuple = &mut scratch.tuple;
-    if is_live_and_untouched(tuple, clock) {
-        return true;
-    }
+    let called = flags_of_live(tuple, clock);
     turn(tuple);
-    is_live_and_untouched(tuple, clock)
+    let all = called | flags_of_live(tuple, clock);
+    all & UNTOUCHED != 0 && all & CLOSED == 0
 }
 
+/// The flags of a cached flow that is not due to ask again.
 #[inline(always)]
-fn is_live_and_untouched<V: Header>(tuple: &Tuple<V>, clock: &Clock) -> bool {
-    let Some(flow) = V::flows().get_ptr(tuple) else { return false };
+fn flags_of_live<V: Header>(tuple: &Tuple<V>, clock: &Clock) -> u32 {
+    let Some(flow) = V::flows().get_ptr(tuple) else { return 0 };
     // SAFETY: the verifier knows the pointer to be a value's.
-    unsafe { (*flow).flags & UNTOUCHED != 0 && (*flow).revisit_at > clock.now }
+    unsafe { if (*flow).revisit_at > clock.now { (*flow).flags } else { 0 } }
 }
 
 /// Whether a packet goes to where HostPorts are, or to a pod: what goes elsewhere need not be looked for in maps of which each
@@ -317,8 +342,14 @@ fn hold_in<V: Apart>(
         if is_answer_from_now_on {
             // Content if it is not cached.
             let _ = V::flows().remove(key);
-        } else if held.kind != 0 && !has_expired(held.expires_at, clock.low()) {
-            return IN_USE;
+        } else {
+            let stage = Stage::of(held.stage);
+            // One that carries no data yet, or any more, may be of an answer of the pod's that was sent when nothing was known of
+            // the call.
+            let is_idle = held.kind == IDENTITY && (stage == Stage::Opening || stage.has_ended());
+            if held.kind != 0 && !is_idle && !has_expired(held.expires_at, clock.low()) {
+                return IN_USE;
+            }
         }
     }
     if table.insert(key, half, u64::from(BPF_ANY)).is_ok()
@@ -331,7 +362,8 @@ fn hold_in<V: Apart>(
 
 /// Whether a packet answers a HostPort's call. Then the scratch's `tuple` is what it leaves as.
 ///
-/// A flow whose halves have ended goes on while the port leads to the pod still: whom the pod answers knows the node only.
+/// A flow whose halves have ended goes on while both are there and the port leads to the pod still: whom the pod answers knows the
+/// node only. (Who calls the pod itself by that tuple takes them away.)
 #[inline(always)]
 pub fn answered<V: Header>(
     skb: Skb,
@@ -364,7 +396,9 @@ pub fn answered<V: Header>(
     tuple.destination = half.address;
     tuple.destination_port = half.port;
     if has_expired(half.expires_at, clock.low()) {
-        let leads_here = !is_first(packet.tcp_flags)
+        let leads_here = packet.moment() != Moment::Opening
+            && out.is_some()
+            && is_kind(spare, SPARE)
             && find_target(tuple, config, half)
             && half.address == packet.tuple.source
             && half.port == packet.tuple.source_port
@@ -388,6 +422,12 @@ pub fn answered<V: Header>(
     touch_half(V::nat_in().get_ptr_mut(&*tuple), packet, clock);
     turn(tuple);
     true
+}
+
+#[inline(always)]
+fn is_kind<V: Header>(half: Option<*mut Mapping<V>>, kind: u8) -> bool {
+    // SAFETY: the verifier knows the pointer to be a value's.
+    half.is_some_and(|half| unsafe { (*half).kind == kind })
 }
 
 /// Whether a caller's tuple is that of another flow by now.

@@ -15,12 +15,13 @@ use netplug_common::decide::due::{Standing, standing};
 use netplug_common::decide::opening::{Moment, RST, visits, voids};
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
 use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK};
+use netplug_common::tuple::TCP;
 
 use crate::maps;
 use crate::packet::rewrite::ShortWay;
 use crate::packet::{Header, Packet, ethernet};
 use crate::report;
-use crate::skb::Skb;
+use crate::skb::{ETHERNET, Skb};
 use crate::verdict::{Outcome, Verdict};
 
 /// Whether `bpf_redirect_peer` leaves the packet type as it was, so that a frame that was not for the host end's
@@ -45,7 +46,7 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
         note_moment(entry, packet)?;
     }
     let (flags, leaves_by) = (flow.flags, flow.leaves_by);
-    if !skb.fits(leaves_by, flow.mtu) {
+    if !fits(skb, packet, flow.mtu) {
         return None;
     }
     if flags & SAME_BRIDGE != 0 {
@@ -87,6 +88,25 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
     Some(Ok(Verdict::Redirect(code as i32)))
 }
 
+/// Whether its L3 packets have up to `mtu` bytes, or the segments that it will be cut into.
+#[inline(always)]
+fn fits<V: Header>(skb: Skb, packet: &Packet<V>, mtu: u32) -> bool {
+    if skb.length() <= mtu + ETHERNET {
+        return true;
+    }
+    let segment = skb.segment_size();
+    if segment == 0 {
+        return false;
+    }
+    let transport = if packet.tuple.protocol == TCP {
+        // The length of TCP's header, in words (RFC 9293 §3.1).
+        skb.load::<u8>(packet.at(12)).map_or(60, |offset| u32::from(offset >> 4) * 4)
+    } else {
+        8
+    };
+    packet.at(transport) + segment <= mtu + ETHERNET
+}
+
 /// Whether the entry was this packet's flow all the while that it was read: LRU elements change hands at once.
 #[inline(always)]
 fn is_still<V: Header>(entry: *const Flow<V>, packet: &Packet<V>) -> bool {
@@ -99,7 +119,7 @@ fn is_still<V: Header>(entry: *const Flow<V>, packet: &Packet<V>) -> bool {
 /// An opening or closing packet: only a flow that the host does not know lets it pass.
 #[inline(always)]
 fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()> {
-    // SAFETY: as in `follow`. The flags of a direct flow are written by its own packets only.
+    // SAFETY: as in `follow`. Flags are written by the flow's own packets only, and when it is learned.
     unsafe {
         if (*entry).flags & DIRECT == 0 {
             // A reset may not be heeded: if both sides go on, the host is to see it. Content if another CPU was first.
@@ -109,6 +129,8 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
             }
             if packet.tcp_flags & RST != 0 || voids(packet.moment()) {
                 let _ = V::flows().remove(&packet.tuple);
+            } else {
+                (*entry).flags |= CLOSED;
             }
             return None;
         }

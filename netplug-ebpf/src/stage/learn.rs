@@ -17,6 +17,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
+use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::maps::config::Config;
 use netplug_common::maps::flow::{Flow, UNTOUCHED};
@@ -47,7 +48,7 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         &mut *scratch
     };
     let visit = &scratch.visit;
-    if !packet.identity(skb, packet.hops).is_some_and(|identity| visit.is_of(&identity)) {
+    if !is_visits(skb, packet, visit, to_uplink) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
@@ -62,6 +63,18 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
     unsafe { (*entry).tries = 0 };
     report::count(skb, Counter::Learned);
     log::learned(skb, &visit.entered, &packet.tuple, visit.entered_by);
+}
+
+/// Whether a packet is a visit's. Towards a pod it may have been bridged, and have taken no hop: br_netfilter has frames that
+/// the host's NAT changed go on so.
+#[inline(always)]
+fn is_visits<V: Header>(skb: Skb, packet: &Packet<V>, visit: &Visit<V>, to_uplink: bool) -> bool {
+    let Some(mut identity) = packet.identity(skb, packet.hops) else { return false };
+    if visit.is_of(&identity) {
+        return true;
+    }
+    identity.length = identity.length.wrapping_sub(Identity::HOP);
+    !to_uplink && visit.is_of(&identity)
 }
 
 /// Makes the entry.

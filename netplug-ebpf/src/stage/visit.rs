@@ -23,10 +23,7 @@ use crate::skb::Skb;
 /// Notes a packet that `entered` as such and is handed to the host as `packet`, and makes it carry its hash.
 #[inline(always)]
 pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, config: &Config) {
-    if packet.kind == Kind::Optioned && voids(packet.moment()) {
-        // It was not looked for in the cache. Content if nothing is there.
-        let _ = V::flows().remove(entered);
-    }
+    void_unseen(entered, packet);
     let is_noted = can_be_learned(packet, config)
         && try_to_note(skb, entered, packet, config, false).is_some();
     report::count(skb, if is_noted { Counter::Visit } else { Counter::Aside });
@@ -36,11 +33,21 @@ pub fn remember<V: Header>(skb: Skb, entered: &Tuple<V>, packet: &Packet<V>, con
 /// host may let the next one through.
 #[inline(always)]
 pub fn remember_call<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) {
+    void_unseen(&packet.tuple, packet);
     let can_be_learned = can_be_learned(packet, config);
     let is_noted =
         packet.has_ports() && try_to_note(skb, &packet.tuple, packet, config, true).is_some();
     let is_visit = is_noted && can_be_learned;
     report::count(skb, if is_visit { Counter::Visit } else { Counter::Aside });
+}
+
+/// An opening that has options was not looked for in the cache, and voids its entry all the same.
+#[inline(always)]
+fn void_unseen<V: Header>(entered: &Tuple<V>, packet: &Packet<V>) {
+    if packet.kind == Kind::Optioned && voids(packet.moment()) {
+        // Content if nothing is there.
+        let _ = V::flows().remove(entered);
+    }
 }
 
 /// Whether a flow may be learned from a packet of its.
