@@ -3,6 +3,7 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use netplug_common::decide::mapping_life::{Stage, has_expired};
+use netplug_common::decide::opening::is_first;
 use netplug_common::maps::nat::{IDENTITY, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
@@ -66,7 +67,11 @@ fn keep_identity<V: Apart>(
             return true;
         }
         let stage = Stage::of(held.stage);
-        let is_idle = held.kind == TRANSLATED && (stage == Stage::Opening || stage.has_ended());
+        // An acceptance is no call: it may have been translated by an uplink below this one.
+        let may_be_call = packet.tcp_flags == 0 || is_first(packet.tcp_flags);
+        let is_idle = may_be_call
+            && held.kind == TRANSLATED
+            && (stage == Stage::Opening || stage.has_ended());
         if !has_ended && !is_idle {
             return false;
         }
