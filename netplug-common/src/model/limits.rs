@@ -14,7 +14,7 @@ fn story(world: &World, rules: &Rules) -> Vec<String> {
     story
 }
 
-/// FIXME: a flow that the host translated is not learned, since the visit was lost, so an entry for its answers stays that leaves
+/// A flow that the host translated is not learned, since the visit was lost, so an entry for its answers stays that leaves
 /// them untouched. It is an older flow's, whose entry was taken from conntrack.
 #[test]
 fn a_translated_flow_that_is_not_learned_leaves_its_twin() {
