@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::LAYOUT;
+use netplug_common::maps::config::Config;
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::flow::Flow;
 use netplug_common::maps::host_port::{HostPort, Target};
 use netplug_common::maps::nat::{HOST, MOVED, Mapping};
 use netplug_common::maps::port::PodPort;
+use netplug_common::maps::uplink::UplinkEntry;
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::Tuple;
 
@@ -49,7 +51,7 @@ fn of_family<V: IpVersion<Address = A>, A: Pod + std::fmt::Debug>(family: char) 
     let map = |name: &str| format!("{name}{family}");
     let mut found = entries::<A, EndpointEntry>(&map("ENDPOINTS"), |_| true);
     found.extend(entries::<Tuple<V>, Flow<V>>(&map("FLOWS"), |_| true));
-    found.extend(entries::<u32, Visit<V>>(&map("VISITS"), |_| true));
+    found.extend(entries::<u32, Visit<V>>(&map("VISITS"), |visit| !is_of_a_straggler(visit)));
     found.extend(entries::<Tuple<V>, Mapping<V>>(&map("NAT_OUT"), |_| true));
     // The host's own connections go on without pods.
     let is_pods = |mapping: &Mapping<V>| ![HOST, MOVED].contains(&mapping.kind);
@@ -58,18 +60,32 @@ fn of_family<V: IpVersion<Address = A>, A: Pod + std::fmt::Debug>(family: char) 
     found
 }
 
+/// The outside may call whom it likes, and its last acknowledgement comes when the pod is gone: noted when the epoch of the
+/// pod had ended, by an uplink.
+fn is_of_a_straggler<V: IpVersion>(visit: &Visit<V>) -> bool {
+    let config: Array<_, Config> = open("CONFIG").expect("it stands where VISITS does");
+    let uplinks: HashMap<_, u32, UplinkEntry> =
+        open("UPLINKS").expect("it stands where VISITS does");
+    let epoch = config.get(&0, 0).expect("it has one entry").epoch;
+    visit.epoch == epoch && uplinks.get(&visit.entered_by, 0).is_ok()
+}
+
+/// The map that is pinned as `name`.
+fn open<M: TryFrom<Map, Error = MapError>>(name: &str) -> Option<M> {
+    let path = pins().join(name);
+    if !path.exists() {
+        return None;
+    }
+    let opened = MapData::from_pin(&path).and_then(Map::from_map_data).and_then(M::try_from);
+    Some(opened.unwrap_or_else(|error| panic!("{name} is not what it should be: {error}")))
+}
+
 /// The entries of a map that count; none where it is not pinned.
 fn entries<K: Pod + std::fmt::Debug, V: Pod>(
     name: &str,
     counts: impl Fn(&V) -> bool,
 ) -> Vec<String> {
-    let path = pins().join(name);
-    if !path.exists() {
-        return Vec::new();
-    }
-    let opened = MapData::from_pin(&path).and_then(Map::from_map_data);
-    let opened = opened.and_then(HashMap::<_, K, V>::try_from);
-    let map = opened.unwrap_or_else(|error| panic!("{name} is not what it should be: {error}"));
+    let Some(map) = open::<HashMap<MapData, K, V>>(name) else { return Vec::new() };
     let entries = map.iter().filter_map(Result::ok);
     entries
         .filter(|(_, value)| counts(value))

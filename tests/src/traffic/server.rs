@@ -19,6 +19,9 @@ use rustix::net::{RecvFlags, recvfrom};
 use super::{Answer, content};
 use crate::namespace::Namespace;
 
+/// tcpmux, which nobody serves: a peer that never writes.
+const NOBODY: u16 = 1;
+
 /// Servers that end with this value.
 #[derive(Debug, Default)]
 pub struct Servers {
@@ -90,6 +93,12 @@ impl Servers {
 impl Drop for Server {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
+        // A child that another thread is just starting holds a copy of each socket until its exec(2): closed is
+        // not yet gone. A listener ends by its shutdown; a UDP socket with a peer is nobody else's to be asked.
+        // Where there is no address any more, nobody asks either.
+        if let Ok(at) = self.socket.local_addr() {
+            let _ = self.socket.connect(SocketAddr::new(at.ip(), NOBODY));
+        }
         // Wakes whoever waits on it; UDP sockets say that they are not connected, and wake all the same.
         let _ = rustix::net::shutdown(self.listener.as_fd(), rustix::net::Shutdown::Both);
         let _ = rustix::net::shutdown(self.socket.as_fd(), rustix::net::Shutdown::Both);
@@ -170,4 +179,32 @@ fn echo(socket: &UdpSocket, ended: &AtomicBool, name: &str) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::traffic::{Dial, Protocol};
+
+    #[test]
+    fn who_stopped_refuses_while_a_starting_child_still_holds_its_sockets() {
+        let namespace = Namespace::machine("refusal");
+        namespace.run("ip link set lo up");
+        let at = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8080);
+        let servers = Servers::default();
+        servers.start(&namespace, "web", at);
+        let ask = |protocol| Dial::new(&namespace, at).ask(protocol, "hello");
+        ask(Protocol::Udp).unwrap();
+        let held = {
+            let running = lock(&servers.running);
+            (running[0].listener.try_clone().unwrap(), running[0].socket.try_clone().unwrap())
+        };
+        servers.stop();
+        for protocol in Protocol::BOTH {
+            assert_eq!(ask(protocol).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        }
+        drop(held);
+    }
 }
