@@ -10,9 +10,8 @@ use aya_ebpf::helpers::generated as helpers;
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET: u32 = 14;
 
-/// `PACKET_HOST` and `PACKET_OTHERHOST` (include/uapi/linux/if_packet.h).
+/// `PACKET_HOST` (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
-const PACKET_OTHERHOST: u32 = 3;
 
 /// A packet in the kernel's hands. All offsets are from the start of the Ethernet header.
 #[derive(Clone, Copy)]
@@ -131,10 +130,10 @@ impl Skb {
         self.is_tagged() && self.vlan() != 0
     }
 
-    /// Whether its MAC is not the interface's: one that listens to all sees what is for others, and what is for a macvlan upon it.
+    /// Whether its MAC is the interface's: one that listens to all sees what is for others, and what is for a macvlan upon it.
     #[inline(always)]
-    pub fn is_for_another_station(self) -> bool {
-        field!(self, pkt_type) == PACKET_OTHERHOST
+    pub fn is_for_this_station(self) -> bool {
+        field!(self, pkt_type) == PACKET_HOST
     }
 
     /// The interface that the program runs on.

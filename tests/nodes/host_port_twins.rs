@@ -10,35 +10,21 @@ use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE};
 use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::mappings;
-use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE, Talk};
 use rstest::rstest;
-use serde_json::json;
 
-use crate::scene::PORT;
 use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::scene::{PORT, with_host_ports};
 
 const HOST_PORT: u16 = 9_000;
 const CALLER: u16 = 5_000;
 
-fn open(network: Network, ports: &[(u16, u16)]) -> Network {
-    let mappings: Vec<_> = Protocol::BOTH
-        .into_iter()
-        .flat_map(|protocol| {
-            ports.iter().map(move |(host, pod)| {
-                json!({"hostPort": host, "containerPort": pod, "protocol": protocol.name()})
-            })
-        })
-        .collect();
-    network.with("runtimeConfig", json!({"portMappings": mappings}))
-}
-
 fn node_and_web(steering: Steering) -> (Node, Pod) {
     let node = Node::with(steering.network());
-    let web = node.add_pod_to("web", &open(steering.network(), &[(HOST_PORT, PORT)]));
+    let web = node.add_pod_to("web", &with_host_ports(steering.network(), &[(HOST_PORT, PORT)]));
     (node, web.listening(PORT))
 }
 
@@ -170,8 +156,9 @@ fn a_pods_connection_by_a_port_that_was_opened_later_finds_back(
     let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
     let mut talk = client.dial(to).from_port(HOST_PORT).tcp().unwrap();
     assert_eq!(talk.ask("by which?").unwrap().client.port(), HOST_PORT);
-    let _web =
-        node.add_pod_to("web", &open(steering.network(), &[(HOST_PORT, PORT)])).listening(PORT);
+    let _web = node
+        .add_pod_to("web", &with_host_ports(steering.network(), &[(HOST_PORT, PORT)]))
+        .listening(PORT);
     for number in 0..10 {
         Table::NatIn.forget(node.namespace(), 1, &mut 1);
         Table::Flows.forget(node.namespace(), 1, &mut 1);

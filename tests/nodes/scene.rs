@@ -10,6 +10,8 @@ use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::rules::{self, Service};
+use netplug_tests::traffic::Protocol;
+use serde_json::json;
 
 /// The setting `steering`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,19 @@ pub enum Proxy {
 pub const PORT: u16 = 8080;
 /// Where the node serves them.
 pub const NODE_PORT: u16 = 30080;
+
+/// The network of a pod that is reached by ports of the node, each with the pod's own, for TCP and UDP.
+pub fn with_host_ports(network: Network, ports: &[(u16, u16)]) -> Network {
+    let mappings: Vec<_> = Protocol::BOTH
+        .into_iter()
+        .flat_map(|protocol| {
+            ports.iter().map(move |(host, pod)| {
+                json!({"hostPort": host, "containerPort": pod, "protocol": protocol.name()})
+            })
+        })
+        .collect();
+    network.with("runtimeConfig", json!({"portMappings": mappings}))
+}
 
 /// A pod as one of the cast.
 pub fn actor(pod: &Pod) -> Actor {

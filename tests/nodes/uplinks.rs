@@ -16,8 +16,8 @@ use netplug_tests::traffic::{Capture, Dial, IMPATIENCE, Servers, Talk, send_fram
 use rstest::rstest;
 use serde_json::json;
 
-use crate::scene::PORT;
 use crate::scene::Steering::{self, Always, Learn};
+use crate::scene::{PORT, with_host_ports};
 
 /// Leads to the intranet by a route with an MTU of its own.
 fn narrow_route(node: &Node, family: Family) {
@@ -125,6 +125,31 @@ fn a_host_port_is_reached_by_the_address_of_a_macvlan(
     let _web = node.add_pod_to("web", &network).listening(PORT);
     let mut talk = node.outside().dial((shim, 9_000).into()).open(protocol).unwrap();
     assert_eq!(talk.ask_times(20).unwrap().server, "web");
+}
+
+/// An answer leaves by both uplinks, and the lower one sees the node's own address and port, which are no flow of the host's NAT:
+/// also where the half that would tell is lost.
+#[rstest]
+fn an_answer_by_a_host_port_may_leave_by_an_uplink_upon_another(
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let shim = macvlan(&node);
+    let outside = OUTSIDE.ip(V4);
+    node.namespace().run(&format!("ip route add {outside} dev shim metric 1"));
+    node.namespace().run(&format!("ip route add default via {outside} dev shim metric 2000"));
+    let network = with_host_ports(steering.network(), &[(9_000, PORT)]);
+    let web = node.add_pod_to("web", &network).listening(PORT);
+    assert_eq!(node.netplug_json("status")["uplinks"].as_array().unwrap().len(), 2);
+    let mut talk = node.outside().dial(SocketAddr::new(shim, 9_000)).tcp().unwrap();
+    talk.ask("before").unwrap();
+    let mut seed = 1;
+    for number in 0..10 {
+        Table::NatIn.forget(node.namespace(), 1, &mut seed);
+        assert_eq!(web.servers().speak("unasked"), 1);
+        assert_eq!(talk.hear_line().unwrap(), "unasked\n");
+        assert_eq!(talk.ask(&number.to_string()).unwrap().server, "web");
+    }
 }
 
 #[rstest]

@@ -26,6 +26,12 @@ impl PortRange {
         port >= self.first && port <= self.last
     }
 
+    /// The ports that lie within both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { first: self.first.max(other.first), last: self.last.min(other.last) }
+    }
+
     /// How many ports lie within.
     #[inline(always)]
     #[must_use]

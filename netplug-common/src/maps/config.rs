@@ -67,7 +67,8 @@ pub struct Config {
     /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
     /// with. Random for each load, and never zero.
     pub marker: u32,
-    /// The host's ephemeral ports (`ip_local_port_range`), inclusive.
+    /// The host's ephemeral ports (`ip_local_port_range`), inclusive: those that have been so ever since masquerade began, and
+    /// are no pod's therefore.
     pub local_ports: PortRange,
     /// The ports that masquerade may take.
     pub masquerade_ports: PortRanges,

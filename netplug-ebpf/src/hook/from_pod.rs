@@ -75,7 +75,7 @@ fn address<V: Apart>(skb: Skb, packet: &mut Packet<V>, entered: &Tuple<V>) -> Re
         Kind::Later => V::follow(skb, packet, true)?,
         _ => V::address_call(skb, packet)?,
     }
-    if packet.fragment != 0 && packet.tuple != *entered {
+    if packet.fragment != 0 {
         V::note_fragment(skb, packet, entered, true)?;
     }
     Ok(())

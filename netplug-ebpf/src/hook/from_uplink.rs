@@ -35,9 +35,9 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
     if own::is_for_host(&packet, config) && !is_host_port(&packet, config) {
         return Some(Ok(Verdict::Next));
     }
-    // What is for another station's MAC the host drops, unless a macvlan has it; a priority tag would go along, and the host takes it
-    // off.
-    if config.steering == STEERING_ALWAYS || skb.is_tagged() || skb.is_for_another_station() {
+    // What is for another station's MAC, or for all of them, the host does not forward, unless a macvlan has it; a priority tag
+    // would go along, and the host takes it off.
+    if config.steering == STEERING_ALWAYS || skb.is_tagged() || !skb.is_for_this_station() {
         return None;
     }
     flow_cache::follow(skb, &packet, config)
@@ -46,6 +46,11 @@ fn hit<V: Header>(skb: Skb) -> Option<Outcome> {
 #[inline(never)]
 fn miss<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
+    if skb.marker() == config.marker {
+        // An uplink below has seen to it.
+        skb.set_marker(0);
+        return Ok(Verdict::Next);
+    }
     let mut packet = Packet::blank();
     if !V::parse(skb, &mut packet) {
         return Ok(Verdict::Next);
@@ -63,6 +68,9 @@ fn miss<V: Apart>(skb: Skb) -> Outcome {
             }
             if packet.tuple == *entered {
                 V::unmasquerade(skb, &mut packet)?;
+            } else {
+                // By its pod's address, which may be called by the same ports, an uplink upon this one would not know it.
+                skb.set_marker(config.marker);
             }
         }
     }

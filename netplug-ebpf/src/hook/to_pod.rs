@@ -52,7 +52,8 @@ fn readdress<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> 
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
     let left = unsafe { &mut (*scratch).entered };
     *left = packet.tuple;
-    if V::readdress_answer(skb, packet)? && packet.fragment != 0 {
+    V::readdress_answer(skb, packet)?;
+    if packet.fragment != 0 {
         V::note_fragment(skb, packet, left, false)?;
     }
     Ok(())

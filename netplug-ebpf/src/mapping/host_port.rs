@@ -12,10 +12,10 @@ use netplug_common::decide::opening::{Moment, is_first};
 use netplug_common::maps::config::{Config, MASQUERADE};
 use netplug_common::maps::flow::{CLOSED, UNTOUCHED};
 use netplug_common::maps::host_port::HostPort;
-use netplug_common::maps::nat::{HOST_PORT, IDENTITY, Mapping, SPARE, TRANSLATED};
+use netplug_common::maps::nat::{HOST, HOST_PORT, IDENTITY, Mapping, SPARE, TRANSLATED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 
-use super::{Clock, is_sweep_due, touch};
+use super::{Clock, is_sweep_due, reserve, touch};
 use crate::apart::Apart;
 use crate::maps::{Mappings, Scratch};
 use crate::packet::{Header, Packet};
@@ -61,7 +61,7 @@ fn find_pod<V: Apart>(
     if !may_be_call(&packet.tuple, config) {
         return Ok(None);
     }
-    if let Some(known) = V::nat_in().get_ptr(&packet.tuple) {
+    if let Some(known) = V::nat_in().get_ptr_mut(&packet.tuple) {
         // SAFETY: the verifier knows the pointer to be a value's.
         let mapping = unsafe { &*known };
         if !has_expired(mapping.expires_at, clock.low()) {
@@ -80,6 +80,10 @@ fn find_pod<V: Apart>(
                     return Ok(None);
                 }
                 SPARE => return Err(Counter::TupleInUse),
+                HOST => {
+                    touch(known, packet, clock);
+                    return Ok(None);
+                }
                 _ => return Ok(None),
             }
         } else if mapping.kind == SPARE {
@@ -98,7 +102,7 @@ fn find_pod<V: Apart>(
     if has_connection(skb, &packet.tuple) {
         return Ok(None);
     }
-    if may_answer_a_pods_call(packet, config) && !is_called_already(packet, clock, scratch) {
+    if may_answer_a_pods_call(packet, config) && !is_called_already(&packet.tuple, clock, scratch) {
         let has_searched = V::rebuild();
         if V::nat_in().get_ptr(&packet.tuple).is_some() {
             return Ok(None);
@@ -139,42 +143,55 @@ fn may_answer_a_pods_call<V: Header>(packet: &Packet<V>, config: &Config) -> boo
 
 /// The tuple of a call as the pod gets it, from the scratch's `half`; it stands in the scratch's `tuple`.
 #[inline(always)]
-fn address_to_pod<V: Header>(packet: &Packet<V>, scratch: &mut Scratch<V>) {
+fn address_to_pod<V: Header>(call: &Tuple<V>, scratch: &mut Scratch<V>) {
     let Scratch { half, tuple, .. } = scratch;
-    *tuple = packet.tuple;
+    *tuple = *call;
     tuple.destination = half.address;
     tuple.destination_port = half.port;
 }
 
 /// Whether another half of the HostPort's flow is there, by which it is one. The scratch's `half` has pod and port.
 #[inline(always)]
-fn is_called_already<V: Header>(
-    packet: &Packet<V>,
-    clock: &Clock,
-    scratch: &mut Scratch<V>,
-) -> bool {
-    address_to_pod(packet, scratch);
+fn is_called_already<V: Header>(call: &Tuple<V>, clock: &Clock, scratch: &mut Scratch<V>) -> bool {
+    address_to_pod(call, scratch);
     let tuple = &mut scratch.tuple;
-    if is_half(V::nat_in().get_ptr(&*tuple), SPARE, packet, clock) {
+    if is_half(V::nat_in().get_ptr(&*tuple), SPARE, call, clock) {
         return true;
     }
     turn(tuple);
-    is_half(V::nat_out().get_ptr(&*tuple), HOST_PORT, packet, clock)
+    is_half(V::nat_out().get_ptr(&*tuple), HOST_PORT, call, clock)
+}
+
+/// Has the host hold the tuple by which a packet, which is no pod's, leaves as the node from a HostPort's port: its answers would
+/// be calls. Not what answers a call already, by an uplink that lies upon this one. Out of line.
+#[inline(never)]
+pub fn keep_from_callers<V: Header>(packet: &Packet<V>, config: &'static Config) -> u32 {
+    let Some(scratch) = V::scratch() else { return 0 };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
+    let scratch = unsafe { &mut *scratch };
+    let answers = packet.tuple.reversed();
+    let clock = Clock::outward(config);
+    if find_target(&answers, config, &mut scratch.half)
+        && !is_called_already(&answers, &clock, scratch)
+    {
+        return u32::from(reserve(packet, &clock));
+    }
+    0
 }
 
 #[inline(always)]
 fn is_half<V: Header>(
     half: Option<*const Mapping<V>>,
     kind: u8,
-    call: &Packet<V>,
+    call: &Tuple<V>,
     clock: &Clock,
 ) -> bool {
     let Some(half) = half else { return false };
     // SAFETY: the verifier knows the pointer to be a value's.
     let half = unsafe { &*half };
     half.kind == kind
-        && half.address == call.tuple.destination
-        && half.port == call.tuple.destination_port
+        && half.address == call.destination
+        && half.port == call.destination_port
         && !has_expired(half.expires_at, clock.low())
 }
 
@@ -182,7 +199,7 @@ fn is_half<V: Header>(
 /// two apart. It is known of flows that are cached. The scratch's `half` has pod and port. Out of line.
 #[inline(never)]
 fn has_direct_twin<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Scratch<V>) -> bool {
-    address_to_pod(packet, scratch);
+    address_to_pod(&packet.tuple, scratch);
     let tuple = &mut scratch.tuple;
     let called = flags_of_live(tuple, clock);
     turn(tuple);

@@ -22,7 +22,7 @@ mod sweep;
 
 pub use fragments::{follow, keep_later, note_first};
 pub use host::{is_moved, moved_to, reserve, take_for_host};
-pub use host_port::{answered, called, hold};
+pub use host_port::{answered, called, hold, keep_from_callers};
 pub use identity::write_identity;
 pub use inbound::{Found, inbound};
 pub use known::{Out, is_translated, translation_in, translation_out};

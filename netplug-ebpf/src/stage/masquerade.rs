@@ -18,7 +18,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::ip::Address;
-use netplug_common::maps::config::{Config, MASQUERADE, masquerades_link_local};
+use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::{Port, SCTP, TCP, Tuple};
 
 use crate::apart::Apart;
@@ -33,6 +33,10 @@ use crate::{log, maps};
 #[inline(always)]
 pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
     let Some(config) = maps::config() else { return Ok(()) };
+    if leaves_by_host_port(packet, config) {
+        mapping::keep_from_callers(packet, config);
+        return Ok(());
+    }
     if config.flags & MASQUERADE == 0 {
         return Ok(());
     }
@@ -168,6 +172,16 @@ fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
         && maps::is_nodes::<V>(config, &packet.tuple.source)
 }
 
+/// Whether the address and the port that a packet, which is no pod's, leaves by are a HostPort's.
+#[inline(always)]
+fn leaves_by_host_port<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
+    config.flags & HOST_PORTS != 0
+        && packet.has_ports()
+        && packet.kind != Kind::Echo
+        && maps::is_nodes::<V>(config, &packet.tuple.source)
+        && mapping::is_host_port(config, &packet.tuple.reversed())
+}
+
 /// Has what the host itself sends hold its port, where no socket tells of it: identifiers of its echoes, and ports that its
 /// own NAT has given. Most of its packets are those of a socket of that port, by which masquerade knows: of those only the first is
 /// looked at, and datagrams.
@@ -180,14 +194,14 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
         None if !V::parse(skb, &mut packet) => return Ok(()),
         None => {}
     }
-    let clock = Clock::outward(config);
-    let is_datagram =
-        packet.has_ports() && packet.kind != Kind::Echo && packet.tuple.protocol != TCP;
-    if is_datagram && mapping::is_host_port(config, &packet.tuple.reversed()) {
-        // Its answers would be calls of the HostPort: no socket tells of them, unless it is connected.
-        mapping::reserve(&packet, &clock);
+    // A call of the HostPort is told from an answer to a datagram by nothing else, unless its socket is connected.
+    let is_told = is_told(skb, &packet);
+    let may_look_like_a_call = packet.tuple.protocol != TCP || !is_told;
+    if may_look_like_a_call && leaves_by_host_port(&packet, config) {
+        mapping::keep_from_callers(&packet, config);
         return Ok(());
     }
+    let clock = Clock::outward(config);
     if config.flags & MASQUERADE == 0 || !is_ours(&packet, config) {
         return Ok(());
     }
@@ -198,7 +212,7 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
         return Ok(());
     }
     let is_first = packet.tuple.protocol != TCP || is_first(packet.tcp_flags);
-    let may_begin = if is_told(skb, &packet) {
+    let may_begin = if is_told {
         is_first
     } else {
         // Masquerade finds no socket by its tuple: it is held here, if no pod has it already.
@@ -248,11 +262,6 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
         return Ok(());
     }
     if !packet.has_ports() {
-        return Ok(());
-    }
-    if skb.marker() == config.marker {
-        // An uplink below has made it the host's own.
-        skb.set_marker(0);
         return Ok(());
     }
     let clock = Clock::inward(config);

@@ -1,7 +1,7 @@
 //! The host's own traffic, recognised by one comparison.
 //!
 //! Masquerade never takes a port of `ip_local_port_range`, so a packet to one of them at an uplink's address is
-//! the host's, whatever else is known.
+//! the host's, whatever else is known. (Of one that has been so all the while: others may be a pod's from before.)
 
 use netplug_common::maps::config::{Config, FAST_ADDRESSES};
 

@@ -67,7 +67,7 @@ impl Datapath {
             config.revisit_jiffies = 20 * per_second;
             config.epoch = 1;
             config.lifetimes = Lifetimes::DEFAULT;
-            config.local_ports = LOCAL_PORTS;
+            config.local_ports = PortRange::EMPTY;
             config.masquerade_ports = PortRanges::without(&[NODE_PORTS, LOCAL_PORTS]);
         })
     }
@@ -105,7 +105,11 @@ impl Datapath {
             config.flags =
                 (config.flags & !LEARN_TCP) | if settings.learns_tcp { LEARN_TCP } else { 0 };
             if let Some((local, left)) = ports {
-                config.local_ports = local;
+                // Others than at first may be a pod's already: what comes in by them is looked at.
+                config.local_ports = match config.local_ports {
+                    PortRange::EMPTY => local,
+                    known => known.and(local),
+                };
                 config.masquerade_ports = left;
             }
         })?;
