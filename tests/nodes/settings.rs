@@ -187,6 +187,7 @@ fn what_a_network_exempts_no_more_is_masqueraded_from_its_next_pod_on() {
 #[rstest]
 #[case::subnet("subnet", json!({"subnet": "10.77.0.0/240"}))]
 #[case::range_start("rangeStart", json!({"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.x"}))]
+#[case::no_range("ipam.ranges", json!({"subnet": "10.77.0.0/24", "ranges": [[]]}))]
 fn a_wrong_range_is_named_and_nothing_is_made(
     #[case] key: &str,
     #[case] range: Value,
@@ -196,10 +197,13 @@ fn a_wrong_range_is_named_and_nothing_is_made(
     let mut ipam = range;
     ipam["type"] = json!("host-local");
     if beside_others {
-        ipam["ranges"] = json!([[{"subnet": pod_cidr(V4)}]]);
+        let mut ranges = ipam["ranges"].as_array().cloned().unwrap_or_default();
+        ranges.push(json!([{"subnet": pod_cidr(V4)}]));
+        ipam["ranges"] = json!(ranges);
     }
     let error = node.try_add_pod("web", &node.network().clone().with("ipam", ipam)).unwrap_err();
     assert!(error.msg.contains(key) || error.details.contains(key), "{error}");
+    assert_eq!(error.code, 7, "{error}");
     node.assert_clean();
 }
 

@@ -416,6 +416,10 @@ impl Ipam {
         if raw.iter().all(Vec::is_empty) {
             return Err(Error::config("ipam.ranges", "names no range"));
         }
+        // One that is empty was meant for something: host-local refuses it too.
+        if raw.iter().any(Vec::is_empty) {
+            return Err(Error::config("ipam.ranges", "has a set that names no range"));
+        }
         let mut sets: Vec<RangeSet> = Vec::new();
         for ranges in raw {
             let ranges = ranges
@@ -541,6 +545,12 @@ mod tests {
             wrong(route),
             "ipam.routes: 10.9.0.5/16 has host bits set; the network is 10.9.0.0/16"
         );
+        for ranges in
+            [json!([[{"subnet": "10.0.0.0/24"}], []]), json!([[], [{"subnet": "10.0.0.0/24"}]])]
+        {
+            let empty = json!({"ipam": {"type": "host-local", "ranges": ranges}});
+            assert!(wrong(empty).starts_with("ipam.ranges: "), "{ranges}");
+        }
         for name in ["cbr%d", "..", "a\tb"] {
             assert!(wrong(json!({"bridge": name})).starts_with("bridge: "), "{name}");
         }
