@@ -13,6 +13,7 @@ use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use crate::faults::unplugged;
 use crate::scene::PORT;
 
 /// A second network beside the first, on a bridge of its own. Its configuration names no routes.
@@ -216,6 +217,23 @@ fn a_pod_gets_the_address_that_the_configuration_wants_for_it() {
     node.check(&web).unwrap();
     node.del_pod(web);
     node.finish();
+}
+
+/// As with the reference bridge: the runtime's word counts over the configuration's, and that over CNI_ARGS'.
+#[test]
+fn a_pod_gets_the_mac_that_the_last_word_wants_for_it() {
+    let node = Node::new();
+    let by_args = node.network().clone().with("args", json!({"cni": {"mac": "02:00:00:00:00:02"}}));
+    let by_runtime = by_args.clone().with("runtimeConfig", json!({"mac": "02:00:00:00:00:03"}));
+    let networks = [node.network(), &by_args, &by_runtime];
+    for (number, network) in (1..).zip(networks) {
+        let name = format!("web-{number}");
+        let (pod, attachment) = unplugged(&node, &name, "MAC=02:00:00:00:00:01");
+        let result = node.runtime().add(node.namespace(), network, &attachment).unwrap();
+        let wanted = format!("02:00:00:00:00:0{number}");
+        assert!(pod.run("ip link show eth0").contains(&wanted), "{result}");
+        node.runtime().check(node.namespace(), network, &attachment, &result).unwrap();
+    }
 }
 
 #[rstest]

@@ -315,14 +315,18 @@ impl Config {
         host_ports::read(self.capability("portMappings").unwrap_or(&Value::Null))
     }
 
-    /// The MAC that the runtime wants for the pod, by `mac`.
+    /// The MAC that is wanted for the pod: by the runtime's capability `mac`, or else by `args.cni.mac`, as the reference
+    /// bridge has them (plugins/main/bridge/bridge.go, `loadNetConf`).
     pub(super) fn wanted_mac(&self) -> Result<Option<Mac>, Error> {
-        match self.capability("mac").and_then(Value::as_str) {
-            None | Some("") => Ok(None),
-            Some(text) => mac(text).map(Some).ok_or_else(|| {
-                Error::config("runtimeConfig.mac", format!("{text:?} is not a pod's MAC"))
-            }),
+        let by_args = self.args.as_ref().and_then(|args| args.pointer("/cni/mac"));
+        let wishes = [("runtimeConfig.mac", self.capability("mac")), ("args.cni.mac", by_args)];
+        for (key, wish) in wishes {
+            if let Some(text) = wish.and_then(Value::as_str).filter(|text| !text.is_empty()) {
+                let wrong = || Error::config(key, format!("{text:?} is not a pod's MAC"));
+                return mac(text).map(Some).ok_or_else(wrong);
+            }
         }
+        Ok(None)
     }
 
     /// Capabilities that this plugin does not serve: a pod must not come up without what was asked for it.
@@ -589,6 +593,14 @@ mod tests {
             ["10.1.2.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap())
         );
         assert_eq!(config.wanted_mac().unwrap(), Some([2, 0, 0, 0, 0, 9]));
+        let by_args = json!({"args": {"cni": {"mac": "02:00:00:00:00:08"}}});
+        let wanted = |config: &Value| Config::read(config).unwrap().wanted_mac();
+        assert_eq!(wanted(&by_args).unwrap(), Some([2, 0, 0, 0, 0, 8]));
+        let mut both = by_args.clone();
+        both["runtimeConfig"]["mac"] = json!("02:00:00:00:00:09");
+        assert_eq!(wanted(&both).unwrap(), Some([2, 0, 0, 0, 0, 9]));
+        let bad = wanted(&json!({"args": {"cni": {"mac": "03:00:00:00:00:08"}}})).unwrap_err();
+        assert!(bad.to_string().starts_with("args.cni.mac: "), "{bad}");
         assert_eq!(mac("03:00:00:00:00:09"), None);
         assert_eq!(mac("02:00:00:00:09"), None);
     }
