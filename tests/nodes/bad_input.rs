@@ -142,6 +142,27 @@ fn an_add_that_cannot_tell_its_result_is_undone(#[case] network: Network, #[case
     }
 }
 
+/// What is only a warning fails nothing, be nobody there to be warned.
+#[test]
+fn an_add_whose_warning_cannot_be_written_goes_on() {
+    let node = Node::with(Network::netplug().with("bridgee", "cbr0"));
+    node.namespace().pod("web");
+    let of = attachment("web", "eth0");
+    let config = config(node.network(), &node.network().plugins[0], None);
+    let mut command = node.runtime().command(Verb::Add, "netplug", &of);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = node.namespace().enter(|| {
+        let mut child = command.spawn().unwrap();
+        serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let result: Value = serde_json::from_str(&said).unwrap();
+    node.runtime().check(node.namespace(), node.network(), &of, &result).unwrap();
+}
+
 /// As the reference plugin takes it: none came before.
 #[test]
 fn loopback_without_a_result_before_it_makes_its_own() {

@@ -23,6 +23,7 @@ use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
 use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
+use crate::warning::warn;
 
 /// Runs ADD; the result goes to stdout.
 pub(super) fn run(request: &Request) -> Result<(), Error> {
@@ -127,7 +128,7 @@ fn alone<'a>(
     if let Err(error) =
         sysctl::of_device(&format!("net/ipv6/conf/{}/accept_ra", host_end.name), "0")
     {
-        eprintln!("netplug: warning: {error}");
+        warn(error);
     }
     veth::plug(
         &netlink,

@@ -14,6 +14,7 @@ use super::{Error, host_ports};
 use crate::ipam::{Range, RangeSet, store};
 use crate::node::{Mac, link};
 use crate::settings::cidrs;
+use crate::warning::warn;
 
 /// Every key that is understood; the rest is warned about.
 #[rustfmt::skip]
@@ -200,7 +201,7 @@ impl Config {
         warn_of_unknown(&json["ipam"], IPAM_KEYS, "ipam.");
         warn_of_unknown(&json["timeouts"], timeouts::KEYS, "timeouts.");
         for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| is_set(&json[*key])) {
-            eprintln!("netplug: warning: {key} has no effect: {why}");
+            warn(format_args!("{key} has no effect: {why}"));
         }
         if let Some((key, instead)) = REFUSED.iter().find(|(key, _)| is_set(&json[*key])) {
             return Err(Error::Unsupported { key, value: json[*key].to_string(), instead });
@@ -482,9 +483,9 @@ fn warn_of_unknown(json: &Value, known: &[&str], prefix: &str) {
     for key in json.as_object().into_iter().flat_map(serde_json::Map::keys) {
         if !known.contains(&key.as_str()) {
             let nearest = known.iter().min_by_key(|known| distance(known, key)).unwrap_or(&"");
-            eprintln!(
-                "netplug: warning: {prefix}{key} is not a key of netplug's; the nearest is {prefix}{nearest}"
-            );
+            warn(format_args!(
+                "{prefix}{key} is not a key of netplug's; the nearest is {prefix}{nearest}"
+            ));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::datapath::{Datapath, Endpoint, HostPort};
 use crate::node::{Netlink, state};
 use crate::protocol;
 use crate::settings::uplinks;
+use crate::warning::warn;
 
 const KEY: &str = "runtimeConfig.portMappings";
 
@@ -138,11 +139,11 @@ pub(super) fn open(
         return Ok(());
     }
     for port in ports.iter().filter(|port| is_busy(port)) {
-        eprintln!(
-            "netplug: warning: a process of the node listens on {} {}; callers reach the pod from now on",
+        warn(format_args!(
+            "a process of the node listens on {} {}; callers reach the pod from now on",
             protocol::name(port.protocol),
             SocketAddr::new(port.address, port.port)
-        );
+        ));
     }
     // Nobody writes an older list of the node's addresses over a newer one.
     state::with(|_| {

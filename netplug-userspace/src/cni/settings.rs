@@ -9,6 +9,7 @@ use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
 use crate::settings::uplinks::{told, with_known};
+use crate::warning::warn;
 
 /// How programs are attached.
 pub(super) fn attach(config: &Config) -> Attach {
@@ -23,14 +24,10 @@ pub(super) fn attach(config: &Config) -> Attach {
 pub(super) fn check_uplinks(netlink: &Netlink, config: &Config) -> Result<(), Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
-        eprintln!(
-            "netplug: warning: {name} has no Ethernet header; what leaves by it is left to the host"
-        );
+        warn(format_args!("{name} has no Ethernet header; what leaves by it is left to the host"));
     }
     if found.is_empty() {
-        eprintln!(
-            "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
-        );
+        warn("no uplink: there is no default route, and `uplinks` names none");
     }
     Ok(())
 }
@@ -146,7 +143,7 @@ fn let_tcp_be_learned(state: &mut State) -> Result<bool, Error> {
 fn tolerate(result: Result<bool, node::Error>) -> Result<bool, Error> {
     match result {
         Err(error @ node::Error::Sysctl { .. }) => {
-            eprintln!("netplug: warning: {}", Error::from(error).whole());
+            warn(Error::from(error).whole());
             Ok(false)
         }
         result => Ok(result?),
