@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::timeouts::{self, Timeouts};
 use super::{Error, host_ports};
+use crate::datapath::FLOWS_MOST;
 use crate::ipam::{Range, RangeSet, store};
 use crate::node::{Mac, link};
 use crate::settings::cidrs;
@@ -229,8 +230,17 @@ impl Config {
             // The kernel would refuse it, or keep another than was asked for.
             cidrs::check(route.dst).map_err(|wrong| Error::config("ipam.routes", wrong))?;
         }
-        if config.flow_cache == Some(0) {
-            return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
+        match config.flow_cache {
+            Some(0) => {
+                return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
+            }
+            Some(entries) if entries > FLOWS_MOST => {
+                return Err(Error::config(
+                    "flowCache",
+                    format!("{entries} entries are more than the {FLOWS_MOST} that there may be"),
+                ));
+            }
+            _ => {}
         }
         config.host_ports()?;
         config.masquerade()?;
@@ -537,7 +547,10 @@ mod tests {
             "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.0.0.128/25"}]]}});
         assert!(wrong(overlap).contains("overlaps"));
         assert!(wrong(json!({"revisit": "40s"})).starts_with("revisit: \"40s\""));
-        assert!(wrong(json!({"flowCache": 0})).contains("flowCache"));
+        for entries in [0, (1 << 24) + 1, u32::MAX] {
+            assert!(wrong(json!({"flowCache": entries})).starts_with("flowCache: "), "{entries}");
+        }
+        assert!(Config::read(&json!({"flowCache": 1 << 24})).is_ok());
         assert!(wrong(json!({"ipMasq": false, "masquerade": true})).contains("ipMasq"));
         assert!(wrong(json!({"masquerade": "yes"})).starts_with("masquerade: \"yes\" is neither"));
         assert!(
