@@ -21,7 +21,6 @@ use super::{
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
-use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 use crate::warning::warn;
 
@@ -63,7 +62,7 @@ fn alone<'a>(
     datapath: &mut Option<Datapath>,
     rollback: &mut Rollback<'a>,
 ) -> Result<Value, Error> {
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     let sets = ipam.sets()?;
     let dns = match (&config.dns, &ipam.resolv_conf) {
         (None, Some(path)) => Some(resolv_conf::read(path)?),

@@ -13,7 +13,6 @@ use super::rollback::Rollback;
 use super::{Error, del, host_ports, settings, tell, unrouted};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
-use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, neighbour};
 
 /// What a pod's interface was found to be.
@@ -141,7 +140,7 @@ pub(super) fn find(netlink: &Netlink, request: &Request, previous: &Value) -> Re
             format!("has no address of {}", request.ifname),
         ));
     }
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     let ifname = request.ifname.clone();
     let pod_end = pod.enter(move |netlink| {
         netlink.link(&ifname)?.ok_or_else(|| crate::node::Error::NoInterface {
