@@ -247,6 +247,49 @@ fn a_second_address_of_one_range_is_refused(#[case] key: &str, #[case] wanted: V
     node.assert_clean();
 }
 
+/// What an ADD asks for the node counts once its pod is there, not where it is refused: for a HostPort that another pod has, or
+/// one that its own cannot have.
+#[rstest]
+fn an_add_that_is_refused_changes_nothing_for_others(
+    #[values(("masquerade", json!(false)), ("uplinks", json!(["spare"])), ("steering", json!("always")))]
+    asks: (&str, Value),
+    #[values(("", 109), ("2001:db8::1", 7))] refused: (&str, u64),
+    #[values("alone", "chained")] way: &str,
+) {
+    let node = Node::new();
+    node.namespace().run("ip link add spare type veth peer name spare-peer");
+    node.outside().listen(PORT);
+    let mapping = |ip: &str| json!({"portMappings": [{"hostPort": 9000, "containerPort": PORT, "hostIP": ip}]});
+    let with_port = node.network().clone().with("runtimeConfig", mapping(""));
+    let _web = node.add_pod_to("web", &with_port);
+    let client = node.add_pod("client");
+    let outside = SocketAddr::new(OUTSIDE.ip(V4), PORT);
+    let mut talk = client.dial(outside).open(Tcp).unwrap();
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+    let shown = || {
+        let status = node.netplug_json("status");
+        let kept = node.namespace().run("cat /run/netplug/state.json");
+        let kept: Value = serde_json::from_str(&kept).unwrap();
+        let told = ["steering", "masquerade", "uplinks", "non_masquerade_cidrs"];
+        let kept_as = ["exempt", "pods", "asked", "uplinks"];
+        (told.map(|key| status[key].clone()), kept_as.map(|key| kept[key].clone()))
+    };
+    let before = shown();
+    let ipam = json!({"type": "host-local", "subnet": "10.250.1.0/24"});
+    let mut other = match way {
+        "chained" => Network::ptp().then_netplug(),
+        _ => Network::netplug(),
+    };
+    other.plugins[0]["ipam"] = ipam;
+    let other = other.named("other").with("runtimeConfig", mapping(refused.0)).with(asks.0, asks.1);
+    let error = node.try_add_pod("late", &other).unwrap_err();
+    assert_eq!(error.code, refused.1, "{error}");
+    assert_eq!(shown(), before);
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+    let mut next = client.dial(outside).open(Tcp).unwrap();
+    assert_eq!(next.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
 #[test]
 fn a_second_interface_leaves_the_default_route_to_the_first() {
     let node = Node::new();

@@ -76,6 +76,7 @@ fn join(
         return Err(Error::Exists { container, ifname });
     }
     settings::check_uplinks(netlink, config)?;
+    let ports = host_ports::of_pod(&config.host_ports()?, &found.addresses())?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
         neighbour::add_to_bridge(netlink, bridge, &found.host_end, found.pod_mac)?;
@@ -93,7 +94,7 @@ fn join(
         pods: &networks,
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
-    settings::prepare_node(netlink, datapath, config, network)?;
+    settings::forward(&network)?;
     let mut endpoint = found.endpoint(request, config);
     if let Some(bridge) = &found.bridge {
         endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
@@ -104,7 +105,8 @@ fn join(
         unrouted::heal(netlink, datapath, bridge)?;
         make_known(netlink, bridge, &endpoint, rollback)?;
     }
-    host_ports::open(netlink, datapath, &endpoint, &config.host_ports()?)
+    host_ports::open(netlink, datapath, owner, &ports)?;
+    settings::apply(netlink, datapath, config, &network)
 }
 
 /// Finds the interface that `previous` speaks of.

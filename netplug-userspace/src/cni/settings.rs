@@ -47,12 +47,30 @@ pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
     Ok(Datapath::open_or_load(flow_cache)?)
 }
 
-/// Sets the node's sysctls, and tells the datapath its settings.
-pub(super) fn prepare_node(
+/// Has the node forward what pods send, and not tell them of shorter ways.
+pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
+    state::with(|state| {
+        if let Some(bridge) = network.bridge {
+            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+        }
+        // The kernel sends redirects if either of `all` and the device says so.
+        sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
+        sysctl::forward_ipv4(state)?;
+        if network.pods.iter().any(IpNetwork::is_ipv6) {
+            sysctl::forward_ipv6(state, network.bridge)?;
+        }
+        Ok(())
+    })
+}
+
+/// Has the configuration count for the whole node: tells the datapath its settings and uplinks, and conntrack how to bear with
+/// them. Called once all else that may be refused has been done: what other pods had by the settings before, such as their
+/// mappings, no undo brings back.
+pub(super) fn apply(
     netlink: &Netlink,
     datapath: &Datapath,
     config: &Config,
-    network: Network<'_>,
+    network: &Network<'_>,
 ) -> Result<(), Error> {
     let revisit = config.revisit()?;
     let masquerade = config.masquerade()?;
@@ -64,7 +82,6 @@ pub(super) fn prepare_node(
     let attach = attach(config);
     // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
-        forward(state, &network)?;
         // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
         for timeout in [
             "nf_conntrack_udp_timeout",
@@ -104,20 +121,6 @@ pub(super) fn prepare_node(
         let named = config.uplinks.clone();
         Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
     })
-}
-
-/// Has the node forward what pods send, and not tell them of shorter ways.
-fn forward(state: &mut State, network: &Network<'_>) -> Result<(), Error> {
-    if let Some(bridge) = network.bridge {
-        sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
-    }
-    // The kernel sends redirects if either of `all` and the device says so.
-    sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
-    sysctl::forward_ipv4(state)?;
-    if network.pods.iter().any(IpNetwork::is_ipv6) {
-        sysctl::forward_ipv6(state, network.bridge)?;
-    }
-    Ok(())
 }
 
 /// Has conntrack bear with connections of which it sees a part only; whether all of that could be set.

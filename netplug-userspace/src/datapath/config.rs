@@ -9,7 +9,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{
-    Config, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+    Config, EPHEMERAL_HOST_PORTS, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
@@ -94,6 +94,7 @@ impl Datapath {
             return Err(Error::NoPorts { first, last });
         }
         settings.masquerade.check()?;
+        let host_ports = self.host_ports()?;
         self.change(lock, |config| {
             config.steering = match settings.steering {
                 Steering::Learn => STEERING_LEARN,
@@ -107,6 +108,10 @@ impl Datapath {
             if let Some((local, left)) = ports {
                 config.local_ports = local;
                 config.masquerade_ports = left;
+                // Opened before the range was known, or when it was another.
+                if host_ports.iter().any(|(_, open)| local.contains(open.port)) {
+                    config.flags |= EPHEMERAL_HOST_PORTS;
+                }
             }
         })?;
         self.write_masquerade(lock, &settings.masquerade).map(drop)
