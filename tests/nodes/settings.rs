@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, pod_cidr};
 use netplug_tests::kernel::has_tcx;
+use netplug_tests::ledger::Inventory;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -37,6 +38,18 @@ fn exempt(node: &Node) -> Vec<String> {
     let status = node.netplug_json("status");
     let cidrs = status["non_masquerade_cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
     cidrs.iter().filter_map(|cidr| cidr.as_str().map(str::to_owned)).collect()
+}
+
+/// What counts for the whole node, as `netplug status` and the state file have it.
+fn what_counts(node: &Node) -> Value {
+    let status = node.netplug_json("status");
+    let kept = node.namespace().run("cat /run/netplug/state.json");
+    let kept: Value = serde_json::from_str(&kept).expect("the state file is JSON");
+    let of = |from: &Value, keys: [&str; 4]| keys.map(|key| from[key].clone());
+    json!([
+        of(&status, ["steering", "masquerade", "uplinks", "non_masquerade_cidrs"]),
+        of(&kept, ["exempt", "pods", "asked", "uplinks"]),
+    ])
 }
 
 /// Where the routes of a result lead.
@@ -266,15 +279,7 @@ fn an_add_that_is_refused_changes_nothing_for_others(
     let outside = SocketAddr::new(OUTSIDE.ip(V4), PORT);
     let mut talk = client.dial(outside).open(Tcp).unwrap();
     assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
-    let shown = || {
-        let status = node.netplug_json("status");
-        let kept = node.namespace().run("cat /run/netplug/state.json");
-        let kept: Value = serde_json::from_str(&kept).unwrap();
-        let told = ["steering", "masquerade", "uplinks", "non_masquerade_cidrs"];
-        let kept_as = ["exempt", "pods", "asked", "uplinks"];
-        (told.map(|key| status[key].clone()), kept_as.map(|key| kept[key].clone()))
-    };
-    let before = shown();
+    let before = what_counts(&node);
     let ipam = json!({"type": "host-local", "subnet": "10.250.1.0/24"});
     let mut other = match way {
         "chained" => Network::ptp().then_netplug(),
@@ -284,10 +289,32 @@ fn an_add_that_is_refused_changes_nothing_for_others(
     let other = other.named("other").with("runtimeConfig", mapping(refused.0)).with(asks.0, asks.1);
     let error = node.try_add_pod("late", &other).unwrap_err();
     assert_eq!(error.code, refused.1, "{error}");
-    assert_eq!(shown(), before);
+    assert_eq!(what_counts(&node), before);
     assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
     let mut next = client.dial(outside).open(Tcp).unwrap();
     assert_eq!(next.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
+/// Nor does one whose second uplink takes no program: an `ingress` qdisc leaves no room for clsact.
+#[test]
+fn an_uplink_that_takes_no_program_changes_nothing_for_others() {
+    let node = Node::new();
+    for name in ["good", "full"] {
+        node.namespace().run(&format!("ip link add {name} type veth peer name {name}-peer"));
+    }
+    node.namespace().run("tc qdisc add dev full ingress");
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(SocketAddr::new(OUTSIDE.ip(V4), PORT)).open(Tcp).unwrap();
+    talk.ask_times(20).unwrap();
+    let before = (what_counts(&node), Inventory::of(node.namespace()));
+    let network = node.network().clone().with("attach", "clsact").with("steering", "always");
+    let network = network.with("uplinks", json!(["good", "full"])).with("masquerade", false);
+    let error = node.try_add_pod("late", &network).unwrap_err();
+    assert!(format!("{error}").contains("ingress qdisc"), "{error}");
+    assert_eq!(what_counts(&node), before.0);
+    before.1.assert_same(&Inventory::of(node.namespace()));
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
 }
 
 #[test]
