@@ -11,3 +11,4 @@ pub mod ipam;
 pub mod node;
 pub mod protocol;
 pub mod settings;
+mod warning;

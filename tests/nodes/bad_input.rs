@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use netplug_tests::counters::endpoints;
+use netplug_tests::ledger::Inventory;
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
-use netplug_tests::runtime::{Attachment, Verb, config};
+use netplug_tests::runtime::{Attachment, PluginError, Verb, config};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -142,6 +143,27 @@ fn an_add_that_cannot_tell_its_result_is_undone(#[case] network: Network, #[case
     }
 }
 
+/// What is only a warning fails nothing, be nobody there to be warned.
+#[test]
+fn an_add_whose_warning_cannot_be_written_goes_on() {
+    let node = Node::with(Network::netplug().with("bridgee", "cbr0"));
+    node.namespace().pod("web");
+    let of = attachment("web", "eth0");
+    let config = config(node.network(), &node.network().plugins[0], None);
+    let mut command = node.runtime().command(Verb::Add, "netplug", &of);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = node.namespace().enter(|| {
+        let mut child = command.spawn().unwrap();
+        serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let result: Value = serde_json::from_str(&said).unwrap();
+    node.runtime().check(node.namespace(), node.network(), &of, &result).unwrap();
+}
+
 /// As the reference plugin takes it: none came before.
 #[test]
 fn loopback_without_a_result_before_it_makes_its_own() {
@@ -159,4 +181,45 @@ fn loopback_without_a_result_before_it_makes_its_own() {
     let previous = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]});
     assert_eq!(ask(Some(previous.clone())), previous);
     assert!(namespace.run("ip -brief link show lo").contains("UP"));
+}
+
+/// By a link of that name, or by whose it is.
+#[rstest]
+fn the_nodes_own_namespace_is_no_pods(
+    #[values("/proc/self/ns/net", "/run/netns/node")] path: &str,
+) {
+    let node = Node::new();
+    let machine = node.namespace();
+    machine.run("mkdir -p /run/netns");
+    machine.run("touch /run/netns/node");
+    machine.run("mount --bind /proc/self/ns/net /run/netns/node");
+    let refuses = |error: &PluginError| {
+        let says = format!("{path} is the node's own namespace");
+        assert!(error.code == 4 && error.msg.contains(&says), "{error}");
+    };
+    let web = node.add_pod_chained("web", "bridge");
+    let own = Attachment { netns: path.into(), ..web.attachment().clone() };
+    let chained = Network { plugins: web.network().plugins[1..].to_vec(), ..web.network().clone() };
+    let [by_add, by_check] = [Verb::Add, Verb::Check].map(|verb| {
+        let config = config(&chained, &chained.plugins[0], Some(web.result()));
+        node.runtime().call(machine, verb, "netplug", &own, &config).unwrap_err()
+    });
+    refuses(&by_add);
+    refuses(&by_check);
+    node.del_pod(web);
+    let before = Inventory::of(machine);
+    let alone = Attachment { interface: "net9".into(), ..own };
+    refuses(&node.runtime().add(machine, node.network(), &alone).unwrap_err());
+    node.runtime().del(machine, node.network(), &alone, None).unwrap();
+    machine.run("ip link set lo up");
+    let of = Attachment { interface: "lo".into(), ..alone };
+    for verb in [Verb::Add, Verb::Check] {
+        let output = call_loopback(&node, verb, &of, None);
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        assert!(!output.status.success() && error["code"] == 4, "{verb:?}: {error}");
+    }
+    let deleted = call_loopback(&node, Verb::Del, &of, None);
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stdout));
+    assert!(machine.run("ip -brief link show lo").contains("UP"));
+    before.assert_same(&Inventory::of(machine));
 }

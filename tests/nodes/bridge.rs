@@ -93,7 +93,9 @@ fn the_last_add_that_fails_takes_the_bridge_away() {
     };
     inside(&|datapath| datapath.register(&holder).unwrap());
     let (_pod, attachment) = unplugged(&node, "web", &format!("IP={}", WEB.ip(V4)));
-    let many = too_many_cidrs(node.network());
+    // Refused once the bridge is there, and before it registers.
+    let (pod, taken) = unplugged(&node, "taken", "");
+    pod.run("ip link add eth0 type bridge");
     let removes_none = node.namespace().enter(|| Kept::shared().unwrap());
     let registers_none = node.namespace().enter(|| {
         let file = File::open("/run/netplug/addresses.lock").unwrap();
@@ -101,7 +103,8 @@ fn the_last_add_that_fails_takes_the_bridge_away() {
         file
     });
     std::thread::scope(|scope| {
-        let maker = scope.spawn(|| node.try_add_pod("many", &many).unwrap_err());
+        let maker = scope
+            .spawn(|| node.runtime().add(node.namespace(), node.network(), &taken).unwrap_err());
         waits_for(&node, "bridges.lock");
         let last = scope.spawn(|| {
             node.runtime().add(node.namespace(), node.network(), &attachment).unwrap_err()

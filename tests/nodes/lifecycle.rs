@@ -173,6 +173,34 @@ fn a_failed_add_leaves_nothing() {
     assert_eq!(leases.lines().count(), 1, "{leases}");
 }
 
+/// For want of memory, whatever it asks of the kernel's BPF just then: the next begins anew, and is told no wrong reason.
+#[test]
+fn a_first_load_that_fails_leaves_nothing() {
+    let node = Node::new();
+    let mut said_of_maps = 0;
+    for call in (20..136).step_by(4) {
+        let cli = node.runtime().cli();
+        let mut failing = Command::new("strace");
+        failing.args(["-f", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+        failing.arg(format!("inject=bpf:error=ENOMEM:when={call}"));
+        failing.arg(cli.get_program()).arg("load").env_clear();
+        failing.envs(cli.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = node.namespace().output(failing, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            node.netplug("unload");
+            continue;
+        }
+        assert!(!said.contains("CAP_BPF") && !said.contains("panic"), "call {call}: {said}");
+        said_of_maps += usize::from(said.contains("cannot make the map "));
+        let pins = node.namespace().run("find /sys/fs/bpf/netplug -type f");
+        assert_eq!(pins, "", "call {call}: {said}");
+    }
+    assert!(said_of_maps > 5, "{said_of_maps}");
+    let web = node.add_pod("web");
+    node.check(&web).unwrap();
+}
+
 #[test]
 fn check_finds_a_pod_without_its_interface() {
     let node = Node::new();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, NODE_1, OUTSIDE, pod_cidr};
 use netplug_tests::kernel::has_tcx;
+use netplug_tests::ledger::Inventory;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -13,6 +14,7 @@ use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use crate::faults::unplugged;
 use crate::scene::PORT;
 
 /// A second network beside the first, on a bridge of its own. Its configuration names no routes.
@@ -36,6 +38,18 @@ fn exempt(node: &Node) -> Vec<String> {
     let status = node.netplug_json("status");
     let cidrs = status["non_masquerade_cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
     cidrs.iter().filter_map(|cidr| cidr.as_str().map(str::to_owned)).collect()
+}
+
+/// What counts for the whole node, as `netplug status` and the state file have it.
+fn what_counts(node: &Node) -> Value {
+    let status = node.netplug_json("status");
+    let kept = node.namespace().run("cat /run/netplug/state.json");
+    let kept: Value = serde_json::from_str(&kept).expect("the state file is JSON");
+    let of = |from: &Value, keys: [&str; 4]| keys.map(|key| from[key].clone());
+    json!([
+        of(&status, ["steering", "masquerade", "uplinks", "non_masquerade_cidrs"]),
+        of(&kept, ["exempt", "pods", "asked", "uplinks"]),
+    ])
 }
 
 /// Where the routes of a result lead.
@@ -187,6 +201,7 @@ fn what_a_network_exempts_no_more_is_masqueraded_from_its_next_pod_on() {
 #[rstest]
 #[case::subnet("subnet", json!({"subnet": "10.77.0.0/240"}))]
 #[case::range_start("rangeStart", json!({"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.x"}))]
+#[case::no_range("ipam.ranges", json!({"subnet": "10.77.0.0/24", "ranges": [[]]}))]
 fn a_wrong_range_is_named_and_nothing_is_made(
     #[case] key: &str,
     #[case] range: Value,
@@ -196,10 +211,13 @@ fn a_wrong_range_is_named_and_nothing_is_made(
     let mut ipam = range;
     ipam["type"] = json!("host-local");
     if beside_others {
-        ipam["ranges"] = json!([[{"subnet": pod_cidr(V4)}]]);
+        let mut ranges = ipam["ranges"].as_array().cloned().unwrap_or_default();
+        ranges.push(json!([{"subnet": pod_cidr(V4)}]));
+        ipam["ranges"] = json!(ranges);
     }
     let error = node.try_add_pod("web", &node.network().clone().with("ipam", ipam)).unwrap_err();
     assert!(error.msg.contains(key) || error.details.contains(key), "{error}");
+    assert_eq!(error.code, 7, "{error}");
     node.assert_clean();
 }
 
@@ -214,6 +232,23 @@ fn a_pod_gets_the_address_that_the_configuration_wants_for_it() {
     node.finish();
 }
 
+/// As with the reference bridge: the runtime's word counts over the configuration's, and that over CNI_ARGS'.
+#[test]
+fn a_pod_gets_the_mac_that_the_last_word_wants_for_it() {
+    let node = Node::new();
+    let by_args = node.network().clone().with("args", json!({"cni": {"mac": "02:00:00:00:00:02"}}));
+    let by_runtime = by_args.clone().with("runtimeConfig", json!({"mac": "02:00:00:00:00:03"}));
+    let networks = [node.network(), &by_args, &by_runtime];
+    for (number, network) in (1..).zip(networks) {
+        let name = format!("web-{number}");
+        let (pod, attachment) = unplugged(&node, &name, "MAC=02:00:00:00:00:01");
+        let result = node.runtime().add(node.namespace(), network, &attachment).unwrap();
+        let wanted = format!("02:00:00:00:00:0{number}");
+        assert!(pod.run("ip link show eth0").contains(&wanted), "{result}");
+        node.runtime().check(node.namespace(), network, &attachment, &result).unwrap();
+    }
+}
+
 #[rstest]
 #[case::by_the_configuration("args", json!({"cni": {"ips": ["10.244.0.77", "10.244.0.78"]}}))]
 #[case::by_the_runtime("runtimeConfig", json!({"ips": ["10.244.0.77", "10.244.0.78"]}))]
@@ -223,6 +258,63 @@ fn a_second_address_of_one_range_is_refused(#[case] key: &str, #[case] wanted: V
     let error = node.try_add_pod("web", &network).unwrap_err();
     assert!(error.msg.contains("10.244.0.78"), "{error}");
     node.assert_clean();
+}
+
+/// What an ADD asks for the node counts once its pod is there, not where it is refused: for a HostPort that another pod has, or
+/// one that its own cannot have.
+#[rstest]
+fn an_add_that_is_refused_changes_nothing_for_others(
+    #[values(("masquerade", json!(false)), ("uplinks", json!(["spare"])), ("steering", json!("always")))]
+    asks: (&str, Value),
+    #[values(("", 109), ("2001:db8::1", 7))] refused: (&str, u64),
+    #[values("alone", "chained")] way: &str,
+) {
+    let node = Node::new();
+    node.namespace().run("ip link add spare type veth peer name spare-peer");
+    node.outside().listen(PORT);
+    let mapping = |ip: &str| json!({"portMappings": [{"hostPort": 9000, "containerPort": PORT, "hostIP": ip}]});
+    let with_port = node.network().clone().with("runtimeConfig", mapping(""));
+    let _web = node.add_pod_to("web", &with_port);
+    let client = node.add_pod("client");
+    let outside = SocketAddr::new(OUTSIDE.ip(V4), PORT);
+    let mut talk = client.dial(outside).open(Tcp).unwrap();
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+    let before = what_counts(&node);
+    let ipam = json!({"type": "host-local", "subnet": "10.250.1.0/24"});
+    let mut other = match way {
+        "chained" => Network::ptp().then_netplug(),
+        _ => Network::netplug(),
+    };
+    other.plugins[0]["ipam"] = ipam;
+    let other = other.named("other").with("runtimeConfig", mapping(refused.0)).with(asks.0, asks.1);
+    let error = node.try_add_pod("late", &other).unwrap_err();
+    assert_eq!(error.code, refused.1, "{error}");
+    assert_eq!(what_counts(&node), before);
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+    let mut next = client.dial(outside).open(Tcp).unwrap();
+    assert_eq!(next.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
+/// Nor does one whose second uplink takes no program: an `ingress` qdisc leaves no room for clsact.
+#[test]
+fn an_uplink_that_takes_no_program_changes_nothing_for_others() {
+    let node = Node::new();
+    for name in ["good", "full"] {
+        node.namespace().run(&format!("ip link add {name} type veth peer name {name}-peer"));
+    }
+    node.namespace().run("tc qdisc add dev full ingress");
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(SocketAddr::new(OUTSIDE.ip(V4), PORT)).open(Tcp).unwrap();
+    talk.ask_times(20).unwrap();
+    let before = (what_counts(&node), Inventory::of(node.namespace()));
+    let network = node.network().clone().with("attach", "clsact").with("steering", "always");
+    let network = network.with("uplinks", json!(["good", "full"])).with("masquerade", false);
+    let error = node.try_add_pod("late", &network).unwrap_err();
+    assert!(format!("{error}").contains("ingress qdisc"), "{error}");
+    assert_eq!(what_counts(&node), before.0);
+    before.1.assert_same(&Inventory::of(node.namespace()));
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
 }
 
 #[test]

@@ -48,6 +48,12 @@ impl Pod {
         &self.result
     }
 
+    /// The network that it is of.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// What its runtime knows it by.
     #[must_use]
     pub fn attachment(&self) -> &Attachment {

@@ -15,6 +15,7 @@ use crate::node::masquerade::Choice;
 use crate::settings::agent_file::AgentFile;
 use crate::settings::cidrs;
 use crate::settings::masquerade::{Effect, choose, chosen};
+use crate::warning::warn;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -140,6 +141,6 @@ fn set(format: Format, change: Change) -> anyhow::Result<()> {
 /// Tells of keys that nobody understands.
 pub fn warn_of_unknown(file: &AgentFile) {
     for key in &file.unknown {
-        eprintln!("netplug: warning: {key} is no key of ip-masq-agent's file, and has no effect");
+        warn(format_args!("{key} is no key of ip-masq-agent's file, and has no effect"));
     }
 }

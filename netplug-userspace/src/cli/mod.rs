@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::datapath::{Datapath, LogLevel};
+use crate::datapath::{Datapath, FLOWS_MOST, LogLevel};
 use output::Format;
 
 /// The pod network of a Kubernetes node: a CNI plugin with TC eBPF programs.
@@ -67,7 +67,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         log: LogLevel,
         /// Entries of each flow cache, where it is not there yet.
-        #[arg(long, default_value_t = netplug_common::maps::FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = netplug_common::maps::FLOWS, value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MOST)))]
         flow_cache: u32,
     },
     /// Take programs, maps, sysctls and bridges without ports off this node again.

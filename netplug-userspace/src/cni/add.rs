@@ -1,8 +1,9 @@
 //! ADD: give a pod its interface.
 //!
 //! Alone: 1 load the programs, if that is due, and lease addresses  2 make the bridge, if it is missing
-//! 3 make the veth, its other end in the pod  4 set up the pod's end  5 plug the host's end in  6 set the node up
-//! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass  11 answer
+//! 3 make the veth, its other end in the pod  4 set up the pod's end  5 plug the host's end in  6 have the node forward
+//! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass
+//! 11 have the network's settings count for the node  12 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
 //! Whatever fails, the steps before it are undone in reverse.
@@ -21,8 +22,8 @@ use super::{
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
-use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
+use crate::warning::warn;
 
 /// Runs ADD; the result goes to stdout.
 pub(super) fn run(request: &Request) -> Result<(), Error> {
@@ -62,7 +63,7 @@ fn alone<'a>(
     datapath: &mut Option<Datapath>,
     rollback: &mut Rollback<'a>,
 ) -> Result<Value, Error> {
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     let sets = ipam.sets()?;
     let dns = match (&config.dns, &ipam.resolv_conf) {
         (None, Some(path)) => Some(resolv_conf::read(path)?),
@@ -82,6 +83,8 @@ fn alone<'a>(
     let leases = store.lease(&sets, &wanted, &request.container, &request.ifname)?;
     rollback.push(move || Ok(store.release(&request.container, &request.ifname)?));
 
+    let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
+    let ports = host_ports::of_pod(&config.host_ports()?, &addresses)?;
     let gateways: Vec<_> =
         if config.is_gateway { leases.iter().filter_map(gateway).collect() } else { Vec::new() };
     let wanted = bridge::Wanted {
@@ -127,7 +130,7 @@ fn alone<'a>(
     if let Err(error) =
         sysctl::of_device(&format!("net/ipv6/conf/{}/accept_ra", host_end.name), "0")
     {
-        eprintln!("netplug: warning: {error}");
+        warn(error);
     }
     veth::plug(
         &netlink,
@@ -140,12 +143,11 @@ fn alone<'a>(
     drop(kept);
     neighbour::add_to_bridge(&netlink, &bridge, &host_end, pod_mac)?;
 
-    let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.ip()).collect();
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
     let network =
         settings::Network { name: &request.network, pods: &networks, bridge: Some(&bridge.name) };
-    settings::prepare_node(&netlink, datapath, config, network)?;
+    settings::forward(&network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {
         ifindex: host_end.index,
@@ -162,9 +164,10 @@ fn alone<'a>(
     rollback.push(move || del::forget(owner));
     unrouted::heal(&netlink, datapath, &bridge)?;
     make_known(&netlink, &bridge, &endpoint, rollback)?;
-    host_ports::open(&netlink, datapath, &endpoint, &config.host_ports()?)?;
+    host_ports::open(&netlink, datapath, owner, &ports)?;
     veth::await_running(&netlink, &host_end.name)?;
     pod.enter(|netlink| veth::await_running(netlink, &request.ifname))?;
+    settings::apply(&netlink, datapath, config, &network)?;
     bridge::keep(&netlink, &bridge)?;
 
     let made = reply::Made {

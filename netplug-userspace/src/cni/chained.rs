@@ -13,7 +13,6 @@ use super::rollback::Rollback;
 use super::{Error, del, host_ports, settings, tell, unrouted};
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::node::link::Link;
-use crate::node::namespace::Namespace;
 use crate::node::{Mac, Netlink, bridge, neighbour};
 
 /// What a pod's interface was found to be.
@@ -77,6 +76,7 @@ fn join(
         return Err(Error::Exists { container, ifname });
     }
     settings::check_uplinks(netlink, config)?;
+    let ports = host_ports::of_pod(&config.host_ports()?, &found.addresses())?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;
         neighbour::add_to_bridge(netlink, bridge, &found.host_end, found.pod_mac)?;
@@ -94,7 +94,7 @@ fn join(
         pods: &networks,
         bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
     };
-    settings::prepare_node(netlink, datapath, config, network)?;
+    settings::forward(&network)?;
     let mut endpoint = found.endpoint(request, config);
     if let Some(bridge) = &found.bridge {
         endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
@@ -105,7 +105,8 @@ fn join(
         unrouted::heal(netlink, datapath, bridge)?;
         make_known(netlink, bridge, &endpoint, rollback)?;
     }
-    host_ports::open(netlink, datapath, &endpoint, &config.host_ports()?)
+    host_ports::open(netlink, datapath, owner, &ports)?;
+    settings::apply(netlink, datapath, config, &network)
 }
 
 /// Finds the interface that `previous` speaks of.
@@ -141,7 +142,7 @@ pub(super) fn find(netlink: &Netlink, request: &Request, previous: &Value) -> Re
             format!("has no address of {}", request.ifname),
         ));
     }
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     let ifname = request.ifname.clone();
     let pod_end = pod.enter(move |netlink| {
         netlink.link(&ifname)?.ok_or_else(|| crate::node::Error::NoInterface {

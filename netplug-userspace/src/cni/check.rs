@@ -9,7 +9,6 @@ use super::request::Request;
 use super::{Error, chained, host_ports};
 use crate::datapath::Datapath;
 use crate::ipam::Store;
-use crate::node::namespace::Namespace;
 use crate::node::{Netlink, mac_text, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
@@ -72,7 +71,7 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
 
 /// The addresses and the routes' destinations that the pod has.
 fn of_pod(request: &Request) -> Result<(Vec<IpNetwork>, Vec<IpNetwork>), Error> {
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     Ok(pod.enter(|netlink| match netlink.link(&request.ifname)? {
         Some(link) => Ok((netlink.addresses(link.index)?, netlink.destinations(link.index)?)),
         None => Ok((Vec::new(), Vec::new())),

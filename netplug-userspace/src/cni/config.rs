@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use super::timeouts::{self, Timeouts};
 use super::{Error, host_ports};
+use crate::datapath::FLOWS_MOST;
 use crate::ipam::{Range, RangeSet, store};
 use crate::node::{Mac, link};
 use crate::settings::cidrs;
+use crate::warning::warn;
 
 /// Every key that is understood; the rest is warned about.
 #[rustfmt::skip]
@@ -200,7 +202,7 @@ impl Config {
         warn_of_unknown(&json["ipam"], IPAM_KEYS, "ipam.");
         warn_of_unknown(&json["timeouts"], timeouts::KEYS, "timeouts.");
         for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| is_set(&json[*key])) {
-            eprintln!("netplug: warning: {key} has no effect: {why}");
+            warn(format_args!("{key} has no effect: {why}"));
         }
         if let Some((key, instead)) = REFUSED.iter().find(|(key, _)| is_set(&json[*key])) {
             return Err(Error::Unsupported { key, value: json[*key].to_string(), instead });
@@ -228,8 +230,17 @@ impl Config {
             // The kernel would refuse it, or keep another than was asked for.
             cidrs::check(route.dst).map_err(|wrong| Error::config("ipam.routes", wrong))?;
         }
-        if config.flow_cache == Some(0) {
-            return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
+        match config.flow_cache {
+            Some(0) => {
+                return Err(Error::config("flowCache", "0 holds no flow; use steering `always`"));
+            }
+            Some(entries) if entries > FLOWS_MOST => {
+                return Err(Error::config(
+                    "flowCache",
+                    format!("{entries} entries are more than the {FLOWS_MOST} that there may be"),
+                ));
+            }
+            _ => {}
         }
         config.host_ports()?;
         config.masquerade()?;
@@ -315,14 +326,18 @@ impl Config {
         host_ports::read(self.capability("portMappings").unwrap_or(&Value::Null))
     }
 
-    /// The MAC that the runtime wants for the pod, by `mac`.
+    /// The MAC that is wanted for the pod: by the runtime's capability `mac`, or else by `args.cni.mac`, as the reference
+    /// bridge has them (plugins/main/bridge/bridge.go, `loadNetConf`).
     pub(super) fn wanted_mac(&self) -> Result<Option<Mac>, Error> {
-        match self.capability("mac").and_then(Value::as_str) {
-            None | Some("") => Ok(None),
-            Some(text) => mac(text).map(Some).ok_or_else(|| {
-                Error::config("runtimeConfig.mac", format!("{text:?} is not a pod's MAC"))
-            }),
+        let by_args = self.args.as_ref().and_then(|args| args.pointer("/cni/mac"));
+        let wishes = [("runtimeConfig.mac", self.capability("mac")), ("args.cni.mac", by_args)];
+        for (key, wish) in wishes {
+            if let Some(text) = wish.and_then(Value::as_str).filter(|text| !text.is_empty()) {
+                let wrong = || Error::config(key, format!("{text:?} is not a pod's MAC"));
+                return mac(text).map(Some).ok_or_else(wrong);
+            }
         }
+        Ok(None)
     }
 
     /// Capabilities that this plugin does not serve: a pod must not come up without what was asked for it.
@@ -416,6 +431,10 @@ impl Ipam {
         if raw.iter().all(Vec::is_empty) {
             return Err(Error::config("ipam.ranges", "names no range"));
         }
+        // One that is empty was meant for something: host-local refuses it too.
+        if raw.iter().any(Vec::is_empty) {
+            return Err(Error::config("ipam.ranges", "has a set that names no range"));
+        }
         let mut sets: Vec<RangeSet> = Vec::new();
         for ranges in raw {
             let ranges = ranges
@@ -474,9 +493,9 @@ fn warn_of_unknown(json: &Value, known: &[&str], prefix: &str) {
     for key in json.as_object().into_iter().flat_map(serde_json::Map::keys) {
         if !known.contains(&key.as_str()) {
             let nearest = known.iter().min_by_key(|known| distance(known, key)).unwrap_or(&"");
-            eprintln!(
-                "netplug: warning: {prefix}{key} is not a key of netplug's; the nearest is {prefix}{nearest}"
-            );
+            warn(format_args!(
+                "{prefix}{key} is not a key of netplug's; the nearest is {prefix}{nearest}"
+            ));
         }
     }
 }
@@ -528,7 +547,10 @@ mod tests {
             "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.0.0.128/25"}]]}});
         assert!(wrong(overlap).contains("overlaps"));
         assert!(wrong(json!({"revisit": "40s"})).starts_with("revisit: \"40s\""));
-        assert!(wrong(json!({"flowCache": 0})).contains("flowCache"));
+        for entries in [0, (1 << 24) + 1, u32::MAX] {
+            assert!(wrong(json!({"flowCache": entries})).starts_with("flowCache: "), "{entries}");
+        }
+        assert!(Config::read(&json!({"flowCache": 1 << 24})).is_ok());
         assert!(wrong(json!({"ipMasq": false, "masquerade": true})).contains("ipMasq"));
         assert!(wrong(json!({"masquerade": "yes"})).starts_with("masquerade: \"yes\" is neither"));
         assert!(
@@ -541,6 +563,12 @@ mod tests {
             wrong(route),
             "ipam.routes: 10.9.0.5/16 has host bits set; the network is 10.9.0.0/16"
         );
+        for ranges in
+            [json!([[{"subnet": "10.0.0.0/24"}], []]), json!([[], [{"subnet": "10.0.0.0/24"}]])]
+        {
+            let empty = json!({"ipam": {"type": "host-local", "ranges": ranges}});
+            assert!(wrong(empty).starts_with("ipam.ranges: "), "{ranges}");
+        }
         for name in ["cbr%d", "..", "a\tb"] {
             assert!(wrong(json!({"bridge": name})).starts_with("bridge: "), "{name}");
         }
@@ -579,6 +607,14 @@ mod tests {
             ["10.1.2.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap())
         );
         assert_eq!(config.wanted_mac().unwrap(), Some([2, 0, 0, 0, 0, 9]));
+        let by_args = json!({"args": {"cni": {"mac": "02:00:00:00:00:08"}}});
+        let wanted = |config: &Value| Config::read(config).unwrap().wanted_mac();
+        assert_eq!(wanted(&by_args).unwrap(), Some([2, 0, 0, 0, 0, 8]));
+        let mut both = by_args.clone();
+        both["runtimeConfig"]["mac"] = json!("02:00:00:00:00:09");
+        assert_eq!(wanted(&both).unwrap(), Some([2, 0, 0, 0, 0, 9]));
+        let bad = wanted(&json!({"args": {"cni": {"mac": "03:00:00:00:00:08"}}})).unwrap_err();
+        assert!(bad.to_string().starts_with("args.cni.mac: "), "{bad}");
         assert_eq!(mac("03:00:00:00:00:09"), None);
         assert_eq!(mac("02:00:00:00:09"), None);
     }

@@ -13,7 +13,6 @@ use super::add::{Names, remove_veth};
 use super::request::Request;
 use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner};
 use crate::ipam::{Store, store};
-use crate::node::namespace::Namespace;
 use crate::node::{Netlink, neighbour};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
@@ -60,8 +59,7 @@ fn remove_interface(leases: &Store, request: &Request) -> Result<(), Error> {
     if remove_veth(&Names::of(request).host_end)? || held.is_empty() {
         return Ok(());
     }
-    let Some(path) = request.netns.as_deref() else { return Ok(()) };
-    let Some(pod) = Namespace::open_what_is_left(path)? else { return Ok(()) };
+    let Some(pod) = request.what_is_left_of_pod()? else { return Ok(()) };
     Ok(pod.enter(|netlink| {
         let Some(link) = netlink.link(&request.ifname)? else { return Ok(()) };
         let addresses = netlink.addresses(link.index)?;

@@ -8,10 +8,11 @@ use rustix::net::{AddressFamily, SocketType, bind, sockopt};
 use serde_json::Value;
 
 use super::Error;
-use crate::datapath::{Datapath, Endpoint, HostPort};
+use crate::datapath::{Datapath, HostPort, Owner};
 use crate::node::{Netlink, state};
 use crate::protocol;
 use crate::settings::uplinks;
+use crate::warning::warn;
 
 const KEY: &str = "runtimeConfig.portMappings";
 
@@ -126,28 +127,27 @@ pub(super) fn of_pod(wanted: &[Wanted], addresses: &[IpAddr]) -> Result<Vec<Host
     Ok(all)
 }
 
-/// Opens them for a pod that is registered. Warns of those that a process of the node has: it will not be called any more.
+/// Opens them for a pod that is registered, `owner`'s. Warns of those that a process of the node has: it will not be called any more.
 pub(super) fn open(
     netlink: &Netlink,
     datapath: &Datapath,
-    endpoint: &Endpoint,
-    wanted: &[Wanted],
+    owner: Owner,
+    ports: &[HostPort],
 ) -> Result<(), Error> {
-    let ports = of_pod(wanted, &endpoint.addresses)?;
     if ports.is_empty() {
         return Ok(());
     }
     for port in ports.iter().filter(|port| is_busy(port)) {
-        eprintln!(
-            "netplug: warning: a process of the node listens on {} {}; callers reach the pod from now on",
+        warn(format_args!(
+            "a process of the node listens on {} {}; callers reach the pod from now on",
             protocol::name(port.protocol),
             SocketAddr::new(port.address, port.port)
-        );
+        ));
     }
     // Nobody writes an older list of the node's addresses over a newer one.
     state::with(|_| {
         let locals = uplinks::locals(netlink)?;
-        Ok::<_, Error>(datapath.open_host_ports(endpoint.owner, &ports, &locals)?)
+        Ok::<_, Error>(datapath.open_host_ports(owner, ports, &locals)?)
     })
 }
 

@@ -10,7 +10,7 @@ use crate::node::namespace::Namespace;
 const LO: &str = "lo";
 
 pub(super) fn add(request: &Request) -> Result<(), Error> {
-    let pod = Namespace::open(request.netns.as_deref().unwrap_or_else(|| "".as_ref()))?;
+    let pod = request.pod()?;
     set(&pod, true)?;
     let previous = request.config.get("prevResult").filter(|previous| !previous.is_null());
     tell(&previous.cloned().unwrap_or_else(|| result(request)))
@@ -33,16 +33,14 @@ fn result(request: &Request) -> Value {
 }
 
 pub(super) fn del(request: &Request) -> Result<(), Error> {
-    let Some(path) = request.netns.as_deref() else { return Ok(()) };
-    match Namespace::open_what_is_left(path)? {
+    match request.what_is_left_of_pod()? {
         Some(pod) => set(&pod, false),
         None => Ok(()),
     }
 }
 
 pub(super) fn check(request: &Request) -> Result<(), Error> {
-    let Some(path) = request.netns.as_deref() else { return Ok(()) };
-    let lo = Namespace::open(path)?.enter(|netlink| netlink.link(LO))?;
+    let lo = request.pod()?.enter(|netlink| netlink.link(LO))?;
     if lo.is_some_and(|lo: Link| lo.is_up) {
         Ok(())
     } else {

@@ -1,6 +1,11 @@
 //! netplug as a CNI plugin (containernetworking/cni, SPEC.md): the runtime's request comes in the environment and on
 //! stdin, the result goes to stdout and nothing else does. Warnings and errors' details go to stderr.
 
+#![deny(
+    clippy::print_stderr,
+    reason = "it panics where stderr cannot be written; use `warning::warn`"
+)]
+
 mod add;
 mod chained;
 mod check;

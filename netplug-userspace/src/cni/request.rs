@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{Error, VERSIONS, config};
+use crate::node::namespace::Namespace;
 use crate::node::{Mac, link};
 
 /// What is asked.
@@ -92,6 +93,26 @@ impl Request {
             request.validate()?;
         }
         Ok(request)
+    }
+
+    /// The pod's namespace. The node's own is none: what is set up there would be the node's.
+    pub(super) fn pod(&self) -> Result<Namespace, Error> {
+        let path = self.netns.as_deref().ok_or_else(|| missing("CNI_NETNS"))?;
+        let pod = Namespace::open(path)?;
+        if pod.is_own()? {
+            let wrong = format!("{} is the node's own namespace, not a pod's", path.display());
+            return Err(Error::Environment { variable: "CNI_NETNS", wrong });
+        }
+        Ok(pod)
+    }
+
+    /// The same, for who takes a pod down; `None` where it is gone, or was none.
+    pub(super) fn what_is_left_of_pod(&self) -> Result<Option<Namespace>, Error> {
+        let Some(path) = self.netns.as_deref() else { return Ok(None) };
+        match Namespace::open_what_is_left(path)? {
+            Some(pod) if pod.is_own()? => Ok(None),
+            left => Ok(left),
+        }
     }
 
     fn validate(&self) -> Result<(), Error> {

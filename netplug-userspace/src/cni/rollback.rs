@@ -3,6 +3,7 @@
 //! not run then, it holds them.
 
 use super::Error;
+use crate::warning::warn;
 
 struct Undo<'a> {
     work: Box<dyn FnOnce() -> Result<(), Error> + 'a>,
@@ -55,7 +56,7 @@ impl<'a> Rollback<'a> {
 impl Drop for Rollback<'_> {
     fn drop(&mut self) {
         for failure in self.undo() {
-            eprintln!("netplug: {failure}");
+            warn(failure);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
 use crate::settings::uplinks::{told, with_known};
+use crate::warning::warn;
 
 /// How programs are attached.
 pub(super) fn attach(config: &Config) -> Attach {
@@ -23,14 +24,10 @@ pub(super) fn attach(config: &Config) -> Attach {
 pub(super) fn check_uplinks(netlink: &Netlink, config: &Config) -> Result<(), Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
-        eprintln!(
-            "netplug: warning: {name} has no Ethernet header; what leaves by it is left to the host"
-        );
+        warn(format_args!("{name} has no Ethernet header; what leaves by it is left to the host"));
     }
     if found.is_empty() {
-        eprintln!(
-            "netplug: warning: no uplink: there is no default route, and `uplinks` names none"
-        );
+        warn("no uplink: there is no default route, and `uplinks` names none");
     }
     Ok(())
 }
@@ -50,12 +47,30 @@ pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
     Ok(Datapath::open_or_load(flow_cache)?)
 }
 
-/// Sets the node's sysctls, and tells the datapath its settings.
-pub(super) fn prepare_node(
+/// Has the node forward what pods send, and not tell them of shorter ways.
+pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
+    state::with(|state| {
+        if let Some(bridge) = network.bridge {
+            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+        }
+        // The kernel sends redirects if either of `all` and the device says so.
+        sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
+        sysctl::forward_ipv4(state)?;
+        if network.pods.iter().any(IpNetwork::is_ipv6) {
+            sysctl::forward_ipv6(state, network.bridge)?;
+        }
+        Ok(())
+    })
+}
+
+/// Has the configuration count for the whole node: tells the datapath its settings and uplinks, and conntrack how to bear with
+/// them. Called once all else that may be refused has been done: what other pods had by the settings before, such as their
+/// mappings, no undo brings back.
+pub(super) fn apply(
     netlink: &Netlink,
     datapath: &Datapath,
     config: &Config,
-    network: Network<'_>,
+    network: &Network<'_>,
 ) -> Result<(), Error> {
     let revisit = config.revisit()?;
     let masquerade = config.masquerade()?;
@@ -67,7 +82,6 @@ pub(super) fn prepare_node(
     let attach = attach(config);
     // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
-        forward(state, &network)?;
         // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
         for timeout in [
             "nf_conntrack_udp_timeout",
@@ -109,20 +123,6 @@ pub(super) fn prepare_node(
     })
 }
 
-/// Has the node forward what pods send, and not tell them of shorter ways.
-fn forward(state: &mut State, network: &Network<'_>) -> Result<(), Error> {
-    if let Some(bridge) = network.bridge {
-        sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
-    }
-    // The kernel sends redirects if either of `all` and the device says so.
-    sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
-    sysctl::forward_ipv4(state)?;
-    if network.pods.iter().any(IpNetwork::is_ipv6) {
-        sysctl::forward_ipv6(state, network.bridge)?;
-    }
-    Ok(())
-}
-
 /// Has conntrack bear with connections of which it sees a part only; whether all of that could be set.
 /// - without `be_liberal` and `ignore_invalid_rst`, their packets are INVALID, which kube-proxy drops
 /// - it never sees the acknowledgement of what the server said first, and would forget the connection after
@@ -146,7 +146,7 @@ fn let_tcp_be_learned(state: &mut State) -> Result<bool, Error> {
 fn tolerate(result: Result<bool, node::Error>) -> Result<bool, Error> {
     match result {
         Err(error @ node::Error::Sysctl { .. }) => {
-            eprintln!("netplug: warning: {}", Error::from(error).whole());
+            warn(Error::from(error).whole());
             Ok(false)
         }
         result => Ok(result?),

@@ -8,6 +8,7 @@ use super::Error;
 use crate::datapath::Datapath;
 use crate::node::Netlink;
 use crate::node::link::Link;
+use crate::warning::warn;
 
 /// Those of a pod's addresses; warns of them. The node forwards by now.
 pub(super) fn find(
@@ -18,13 +19,13 @@ pub(super) fn find(
     let unrouted = among(netlink, bridge, addresses)?;
     if !unrouted.is_empty() {
         let texts: Vec<_> = unrouted.iter().map(ToString::to_string).collect();
-        eprintln!(
-            "netplug: warning: the host does not route {} by {}: what goes from pod to pod there is left to the bridge, and \
+        warn(format_args!(
+            "the host does not route {} by {}: what goes from pod to pod there is left to the bridge, and \
              the host sees no service of theirs; set isGateway, or give {} an address of that network",
             texts.join(", "),
             bridge.name,
             bridge.name
-        );
+        ));
     }
     Ok(unrouted)
 }

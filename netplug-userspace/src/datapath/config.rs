@@ -9,7 +9,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{
-    Config, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
+    Config, EPHEMERAL_HOST_PORTS, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
 };
 
 use super::maps::Family;
@@ -75,25 +75,21 @@ impl Datapath {
     /// Tells the programs what a network's configuration says. The last one counts. What flows may depend on voids them.
     pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
         let lock = Lock::of_settings()?;
-        self.write_settings(&lock, settings)?;
-        self.write_uplinks(&lock, &settings.uplinks, settings.attach).map(drop)
+        let ports = ports_of(settings)?;
+        settings.masquerade.check()?;
+        // What can be refused comes first.
+        self.write_uplinks(&lock, &settings.uplinks, settings.attach)?;
+        self.write_settings(&lock, settings, ports)
     }
 
-    fn write_settings(&self, lock: &Lock, settings: &Settings) -> Result<(), Error> {
+    fn write_settings(
+        &self,
+        lock: &Lock,
+        settings: &Settings,
+        ports: Option<(PortRange, PortRanges)>,
+    ) -> Result<(), Error> {
         let per_second = jiffies_per_second();
-        let ports = settings.local_ports.map(|(first, last)| {
-            let local = PortRange { first, last };
-            let mut taken = [NODE_PORTS, local];
-            taken.sort_by_key(|range| range.first);
-            (local, PortRanges::without(&taken))
-        });
-        if let Some((PortRange { first, last }, left)) = ports
-            && settings.masquerade.on
-            && left.count == 0
-        {
-            return Err(Error::NoPorts { first, last });
-        }
-        settings.masquerade.check()?;
+        let host_ports = self.host_ports()?;
         self.change(lock, |config| {
             config.steering = match settings.steering {
                 Steering::Learn => STEERING_LEARN,
@@ -111,6 +107,10 @@ impl Datapath {
                     known => known.and(local),
                 };
                 config.masquerade_ports = left;
+                // Opened before the range was known, or when it was another.
+                if host_ports.iter().any(|(_, open)| local.contains(open.port)) {
+                    config.flags |= EPHEMERAL_HOST_PORTS;
+                }
             }
         })?;
         self.write_masquerade(lock, &settings.masquerade).map(drop)
@@ -168,6 +168,20 @@ impl Datapath {
         networks.extend(read::<V6, _>(self, std::net::Ipv6Addr::from)?);
         Ok(networks)
     }
+}
+
+/// The host's ephemeral ports, where they are known, and those that they leave to masquerade; refused where it needs some and
+/// there are none.
+fn ports_of(settings: &Settings) -> Result<Option<(PortRange, PortRanges)>, Error> {
+    let Some((first, last)) = settings.local_ports else { return Ok(None) };
+    let local = PortRange { first, last };
+    let mut taken = [NODE_PORTS, local];
+    taken.sort_by_key(|range| range.first);
+    let left = PortRanges::without(&taken);
+    if settings.masquerade.on && left.count == 0 {
+        return Err(Error::NoPorts { first, last });
+    }
+    Ok(Some((local, left)))
 }
 
 /// CONFIG_HZ of the running kernel: the coarse clock's resolution is one jiffy.

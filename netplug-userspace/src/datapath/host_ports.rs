@@ -13,6 +13,7 @@ use super::attach::interface_name;
 use super::maps::{Family, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Datapath, Error, Owner, sockets};
+use crate::warning::warn;
 
 /// A port of the node that leads to a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -200,11 +201,11 @@ impl Datapath {
                 Err(MapError::SyscallError(error))
                     if error.io_error.kind() == std::io::ErrorKind::ArgumentListTooLong =>
                 {
-                    eprintln!(
-                        "netplug: warning: the node has more addresses than {} has room for; its own processes do not reach \
-                         HostPorts by the others",
+                    warn(format_args!(
+                        "the node has more addresses than {} has room for; its own processes do not reach HostPorts by the \
+                         others",
                         V::LOCALS
-                    );
+                    ));
                     break;
                 }
                 Err(source) => return Err(Error::Map { verb: "write", map: V::LOCALS, source }),

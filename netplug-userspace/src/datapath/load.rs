@@ -3,8 +3,9 @@
 
 use std::fs;
 
+use aya::maps::MapError;
 use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::attach::{PROGRAMS, served};
@@ -47,6 +48,10 @@ impl LogLevel {
     }
 }
 
+/// The most entries that a flow cache may have: 64 times the default. All are taken at the first load, up to 200 octets
+/// each of the kernel's memory: 3 GiB for IPv6.
+pub const FLOWS_MOST: u32 = 1 << 24;
+
 /// Loads and pins. `flow_cache`: entries of each FLOWS map, where they are not pinned yet. With a log level other than
 /// off, returns the loaded object, whose log [`run_logger`] prints.
 pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
@@ -63,6 +68,20 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
             return Err(Error::Torn { map, pods });
         }
     }
+    let is_first = !maps::is_any_pinned();
+    let mut new: Vec<_> = maps::NAMES.iter().chain(PROGRAMS).map(|name| pin::path(name)).collect();
+    new.retain(|pin| !pin.exists());
+    let loaded = load_and_pin(flow_cache, level);
+    if loaded.is_err() && is_first {
+        // The next begins anew, and may ask for other sizes. What cannot be removed it takes on.
+        for pin in &new {
+            let _ = pin::remove(pin);
+        }
+    }
+    loaded
+}
+
+fn load_and_pin(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
     let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pin::path(name))).collect();
     let (level_number, keeps_type) = (level.number(), u8::from(peer_keeps_type()));
     let mut loader = EbpfLoader::new();
@@ -74,7 +93,7 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
         .map_max_entries("FLOWS6", flow_cache)
         .override_global("AYA_LOG_LEVEL", &level_number, false)
         .override_global("PEER_KEEPS_TYPE", &keeps_type, true);
-    let mut object = loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))?;
+    let mut object = loader.load(OBJECT).map_err(refused)?;
     verify(&mut object)?;
     let datapath = Datapath { maps: maps::Maps, _lock: None };
     datapath.write_first_config()?;
@@ -109,6 +128,21 @@ pub fn load(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error> {
         source,
     })?;
     Ok((level != LogLevel::Off).then_some(object))
+}
+
+/// Why an object is not taken. Who lacks the rights is refused the first map.
+pub(super) fn refused(source: EbpfError) -> Error {
+    match source {
+        EbpfError::MapError(MapError::CreateError { name: map, io_error: source })
+            if source.kind() != std::io::ErrorKind::PermissionDenied =>
+        {
+            Error::Make { map, source }
+        }
+        EbpfError::MapError(MapError::PinError { name: Some(map), error: source }) => {
+            Error::Pin { path: pin::path(&map), source }
+        }
+        source => Error::Load(Box::new(source)),
+    }
 }
 
 /// Hands the programs to the kernel, all at once: its verifier works for each caller by itself, and takes most of a load.

@@ -94,13 +94,17 @@ impl Family for V6 {
 /// Those that nobody can make up once they are lost: which pods there are, and how the node is set.
 const IRREPLACEABLE: [&str; 4] = ["CONFIG", "PORTS", "ENDPOINTS4", "ENDPOINTS6"];
 
+/// Whether one is there, at least.
+pub(super) fn is_any_pinned() -> bool {
+    NAMES.iter().any(|name| pin::path(name).exists())
+}
+
 /// One that is lost while others are there, and cannot be made up.
 pub(super) fn torn() -> Option<&'static str> {
-    let is_there = |name: &&str| pin::path(name).exists();
-    if !NAMES.iter().any(&is_there) {
+    if !is_any_pinned() {
         return None;
     }
-    IRREPLACEABLE.into_iter().find(|name| !is_there(name))
+    IRREPLACEABLE.into_iter().find(|name| !pin::path(name).exists())
 }
 
 fn open(map: &'static str) -> Result<Map, Error> {

@@ -26,7 +26,7 @@ use crate::digest;
 
 pub use attach::{How, PROGRAMS, interface_name, served};
 pub use host_ports::HostPort;
-pub use load::{LogLevel, load, object, run_logger};
+pub use load::{FLOWS_MOST, LogLevel, load, object, run_logger};
 pub use pin::{Lock, directory, unload};
 pub use view::{Count, FlowView, MappingView, Totals};
 
@@ -56,6 +56,14 @@ pub enum Error {
         "cannot load the eBPF object; CAP_BPF and CAP_NET_ADMIN are needed, and Linux 5.17 or later"
     )]
     Load(#[source] Box<aya::EbpfError>),
+    /// The kernel made no map, for another reason than that nobody may have one.
+    #[error("cannot make the map {map}")]
+    Make {
+        /// Which; also one that is not pinned.
+        map: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A program was refused, or is not pinned where it should be.
     #[error("cannot {verb} the program {program}")]
     Program {
@@ -350,7 +358,7 @@ impl Datapath {
     /// Opens what is left of the pinned datapath, for who takes pods or all of it away; `None` where nothing is. What asks for a
     /// map that is lost finds it empty where its doc says so, and else fails.
     pub fn open_what_is_left() -> Result<Option<Self>, Error> {
-        if !maps::NAMES.iter().any(|name| pin::path(name).exists()) {
+        if !maps::is_any_pinned() {
             return Ok(None);
         }
         maps::left(maps::Maps::open())?;

@@ -41,7 +41,7 @@ pub(super) fn attach() -> Result<(), Error> {
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
-    let mut object = loader.load(load::object()).map_err(|source| Error::Load(Box::new(source)))?;
+    let mut object = loader.load(load::object()).map_err(load::refused)?;
     let fail =
         |verb, program| move |source| Error::Program { verb, program, source: Box::new(source) };
     for hook in HOOKS {

@@ -8,7 +8,7 @@ use netplug_common::maps::nat::{HOST_PORT, MOVED, SPARE, TRANSLATED};
 use netplug_common::maps::uplink::UplinkEntry;
 
 use super::attach::{How, UPLINK_PROGRAMS, attach, attached, detach};
-use super::maps::{Family, entries, remove};
+use super::maps::{Family, Table, entries, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Error, Uplink, clsact};
 
@@ -31,30 +31,24 @@ impl Datapath {
     ) -> Result<bool, Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
-        for (ifindex, _) in &known {
-            if !uplinks.iter().any(|uplink| uplink.ifindex == *ifindex) {
-                for program in UPLINK_PROGRAMS {
-                    detach(*ifindex, program)?;
+        // The new ones first: one that takes no program is no reason to leave the others.
+        let is_new = |uplink: &&Uplink| !known.iter().any(|(known, _)| *known == uplink.ifindex);
+        for (at, uplink) in uplinks.iter().filter(is_new).enumerate() {
+            if let Err(error) = serve(&mut map, uplink, &known, how) {
+                for uplink in uplinks.iter().filter(is_new).take(at + 1) {
+                    // The first error is the one that tells.
+                    let _ = leave(&mut map, uplink.ifindex);
                 }
-                clsact::give_back(*ifindex)?;
-                remove(&mut map, ifindex, "UPLINKS")?;
+                return Err(error);
             }
         }
-        for uplink in uplinks {
-            let before = known.iter().find(|(ifindex, _)| *ifindex == uplink.ifindex);
-            let entry = entry_of(uplink, before.map(|(_, entry)| entry));
-            if !known.contains(&(uplink.ifindex, entry)) {
-                map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
-                    verb: "write",
-                    map: "UPLINKS",
-                    source,
-                })?;
+        for (ifindex, _) in &known {
+            if !uplinks.iter().any(|uplink| uplink.ifindex == *ifindex) {
+                leave(&mut map, *ifindex)?;
             }
-            for program in UPLINK_PROGRAMS {
-                if attached(uplink.ifindex, program)?.is_none() {
-                    attach(uplink.ifindex, program, how, How::Tcx)?;
-                }
-            }
+        }
+        for uplink in uplinks.iter().filter(|uplink| !is_new(uplink)) {
+            serve(&mut map, uplink, &known, how)?;
         }
         let (mut known, mut now) = (known, entries(&map, "UPLINKS")?);
         known.sort_by_key(|(ifindex, _)| *ifindex);
@@ -160,6 +154,39 @@ impl Datapath {
             config.epoch = config.epoch.wrapping_add(u32::from(has_changed));
         })
     }
+}
+
+/// Writes an uplink's entry, where it is not among the `known` ones, and attaches what does not hang there.
+fn serve(
+    map: &mut Table<u32, UplinkEntry>,
+    uplink: &Uplink,
+    known: &[(u32, UplinkEntry)],
+    how: Attach,
+) -> Result<(), Error> {
+    let before = known.iter().find(|(ifindex, _)| *ifindex == uplink.ifindex);
+    let entry = entry_of(uplink, before.map(|(_, entry)| entry));
+    if !known.contains(&(uplink.ifindex, entry)) {
+        map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
+            verb: "write",
+            map: "UPLINKS",
+            source,
+        })?;
+    }
+    for program in UPLINK_PROGRAMS {
+        if attached(uplink.ifindex, program)?.is_none() {
+            attach(uplink.ifindex, program, how, How::Tcx)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has an interface be an uplink no more.
+fn leave(map: &mut Table<u32, UplinkEntry>, ifindex: u32) -> Result<(), Error> {
+    for program in UPLINK_PROGRAMS {
+        detach(ifindex, program)?;
+    }
+    clsact::give_back(ifindex)?;
+    remove(map, &ifindex, "UPLINKS")
 }
 
 /// What pods leave as: the address that they left as before, as long as the uplink has it, and else the first. A second one

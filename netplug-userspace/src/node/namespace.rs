@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -51,6 +51,17 @@ impl Namespace {
             Err(Error::NamespaceGone { .. } | Error::NoNamespace { .. }) => Ok(None),
             opened => opened.map(Some),
         }
+    }
+
+    /// Whether it is the one that this process is in, by whatever path.
+    pub fn is_own(&self) -> Result<bool, Error> {
+        const OWN: &str = "/proc/self/ns/net";
+        let fail = |object: String| {
+            move |source: io::Error| Error::System { verb: "look at", object, source }
+        };
+        let it = self.file.metadata().map_err(fail(self.path.display().to_string()))?;
+        let own = std::fs::metadata(OWN).map_err(fail(OWN.into()))?;
+        Ok((it.dev(), it.ino()) == (own.dev(), own.ino()))
     }
 
     /// Where it was opened.
