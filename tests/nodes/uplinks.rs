@@ -132,20 +132,26 @@ fn a_host_port_is_reached_by_the_address_of_a_macvlan(
 #[rstest]
 fn an_answer_by_a_host_port_may_leave_by_an_uplink_upon_another(
     #[values(Learn, Always)] steering: Steering,
+    #[values(false, true)] has_masquerade: bool,
+    #[values(false, true)] loses_both: bool,
 ) {
-    let node = Node::with(steering.network());
+    let network = steering.network().with("masquerade", has_masquerade);
+    let node = Node::with(network.clone());
     let shim = macvlan(&node);
     let outside = OUTSIDE.ip(V4);
     node.namespace().run(&format!("ip route add {outside} dev shim metric 1"));
     node.namespace().run(&format!("ip route add default via {outside} dev shim metric 2000"));
-    let network = with_host_ports(steering.network(), &[(9_000, PORT)]);
+    let network = with_host_ports(network, &[(9_000, PORT)]);
     let web = node.add_pod_to("web", &network).listening(PORT);
     assert_eq!(node.netplug_json("status")["uplinks"].as_array().unwrap().len(), 2);
     let mut talk = node.outside().dial(SocketAddr::new(shim, 9_000)).tcp().unwrap();
-    talk.ask("before").unwrap();
-    let mut seed = 1;
+    talk.ask_times(50).unwrap();
     for number in 0..10 {
-        Table::NatIn.forget(node.namespace(), 1, &mut seed);
+        Table::NatIn.forget(node.namespace(), 1, &mut 1);
+        if loses_both && steering == Learn {
+            // By the cache.
+            Table::NatOut.forget(node.namespace(), 1, &mut 1);
+        }
         assert_eq!(web.servers().speak("unasked"), 1);
         assert_eq!(talk.hear_line().unwrap(), "unasked\n");
         assert_eq!(talk.ask(&number.to_string()).unwrap().server, "web");

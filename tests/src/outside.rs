@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::cast::{Family, INTRANET, NODE_1, OUTSIDE, cluster_cidr};
+use crate::eventually::{SOON, eventually};
 use crate::namespace::Namespace;
 use crate::traffic::{Dial, Servers};
 
@@ -64,6 +65,14 @@ impl Outside {
             ),
         );
         node.set_sysctl("net/ipv6/conf/default/accept_dad", "1");
+        // Until the kernel has looked at its carrier, an end drops what it is to send; then it gets its link-local address.
+        for end in [node, &namespace] {
+            eventually(SOON, || {
+                let shown = end.run("ip address show eth0");
+                let is_ready = shown.contains("state UP") && shown.contains("scope link");
+                if is_ready { Ok(()) } else { Err(shown) }
+            });
+        }
         Self { namespace, servers: Servers::default() }
     }
 

@@ -26,10 +26,13 @@ impl PortRange {
         port >= self.first && port <= self.last
     }
 
-    /// The ports that lie within both.
+    /// What of it lies within `known`, too; all where nothing is known yet.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self { first: self.first.max(other.first), last: self.last.min(other.last) }
+    pub fn within(self, known: Self) -> Self {
+        if known == Self::EMPTY {
+            return self;
+        }
+        Self { first: self.first.max(known.first), last: self.last.min(known.last) }
     }
 
     /// How many ports lie within.
@@ -39,6 +42,12 @@ impl PortRange {
         if self.first > self.last { 0 } else { self.last as u32 - self.first as u32 + 1 }
     }
 }
+
+/// The first port that needs no privilege.
+pub const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// kube-apiserver's default `--service-node-port-range`.
+pub const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
 
 /// How many candidates are tried before a flow is given up.
 pub const CANDIDATES: u32 = 64;
@@ -62,7 +71,7 @@ impl PortRanges {
     #[must_use]
     pub fn without(taken: &[PortRange]) -> Self {
         let mut ranges = [PortRange::EMPTY; 4];
-        let (mut used, mut count, mut next) = (0, 0, 1024u32);
+        let (mut used, mut count, mut next) = (0, 0, u32::from(FIRST_UNPRIVILEGED));
         let end = PortRange { first: u16::MAX, last: u16::MAX };
         for (index, out) in taken.iter().chain([&end]).enumerate() {
             let is_end = index == taken.len();
@@ -127,7 +136,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
     const LOCAL: PortRange = PortRange { first: 32_768, last: 60_999 };
 
     #[test]

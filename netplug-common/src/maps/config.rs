@@ -10,8 +10,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::decide::mapping_life::Lifetimes;
-use crate::decide::port_choice::{PortRange, PortRanges};
+use crate::decide::port_choice::{FIRST_UNPRIVILEGED, NODE_PORTS, PortRange, PortRanges};
 use crate::ip::{IpVersion, Ipv4, Ipv6, V4};
+use crate::tuple::Port;
 
 /// `steering`: only the first packets of a flow visit.
 pub const STEERING_LEARN: u32 = 0;
@@ -80,3 +81,41 @@ pub struct Config {
     pub uplinks6: [Ipv6; FAST_ADDRESSES],
 }
 const _: () = assert!(size_of::<Config>().is_multiple_of(8));
+
+impl Config {
+    /// Whether a port of the node may be one by which a pod is masqueraded: those that masquerade may take, and those that it
+    /// might before the host's ephemeral ports became others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_pods(&self, port: Port) -> bool {
+        let port = port.get();
+        port >= FIRST_UNPRIVILEGED && !self.local_ports.contains(port) && !NODE_PORTS.contains(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However often the host's ephemeral ports become others.
+        #[test]
+        fn whatever_masquerade_took_may_be_pods(
+            ranges in prop::collection::vec((1024u16.., 1024u16..), 1..4),
+            port in any::<u16>(),
+        ) {
+            let mut config = Config::zeroed();
+            config.local_ports = PortRange::EMPTY;
+            let mut was_taken = false;
+            for (first, last) in ranges {
+                let local = PortRange { first: first.min(last), last: first.max(last) };
+                config.local_ports = local.within(config.local_ports);
+                let mut taken = [NODE_PORTS, local];
+                taken.sort_by_key(|range| range.first);
+                was_taken |= PortRanges::without(&taken).contains(port);
+                prop_assert!(!was_taken || config.may_be_pods(Port::new(port)));
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! A packet *leaves* the host for the outside. TC egress of an uplink.
 //!
 //! 1 the host's own: done, but for errors about what had come for a pod, identifiers of its echoes and ports of its own NAT
-//! 2 redirected by us: done
+//! 2 redirected by us, or changed by an uplink upon this one: done
 //! 3 from a pod, to where pods are not known: answers to a HostPort's calls leave as the node, and the rest is masqueraded;
 //! errors by what they quote  4 learn what the host, and we, made of the packet
 
@@ -47,7 +47,7 @@ fn hosts_error<V: Apart>(skb: Skb) -> Result<(), Counter> {
 fn forwarded<V: Apart>(skb: Skb) -> Outcome {
     let Some(config) = maps::config() else { return Ok(Verdict::Next) };
     if skb.marker() == config.marker {
-        skb.set_marker(0);
+        // The mark stays, for uplinks below this one.
         return Ok(Verdict::Next);
     }
     report::count(skb, Counter::Left);
@@ -70,8 +70,11 @@ fn forwarded<V: Apart>(skb: Skb) -> Outcome {
 /// Has what pods send leave as the node.
 #[inline(always)]
 fn change<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &Config) -> Result<(), Counter> {
-    let is_done = config.flags & HOST_PORTS != 0 && V::readdress_answer(skb, packet)?;
-    if is_done { Ok(()) } else { V::masquerade(skb, packet) }
+    if config.flags & HOST_PORTS != 0 && V::readdress_answer(skb, packet)? {
+        skb.set_marker(config.marker);
+        return Ok(());
+    }
+    V::masquerade(skb, packet)
 }
 
 /// A fragment that the host forwards.
@@ -87,6 +90,11 @@ fn fragment<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &Config) -> Outc
     if packet.tuple == *left {
         change::<V>(skb, packet, config)?;
     }
+    // Those that are released come here as copies of this one, and are to be changed yet.
+    skb.set_marker(0);
     V::note_fragment(skb, packet, left, false)?;
+    if packet.tuple != *left {
+        skb.set_marker(config.marker);
+    }
     Ok(Verdict::Next)
 }

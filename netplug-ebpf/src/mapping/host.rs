@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, MOVED, Mapping, TRANSLATED};
+use netplug_common::maps::nat::{HOST, HOST_PORT, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::outbound::NONE_LEFT;
@@ -98,13 +98,13 @@ pub fn moved_to<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, may_begin
     port
 }
 
-/// Whether a pod holds the port that `packet` would leave by.
+/// Whether a pod holds the port that `packet` would leave by, or is called by it.
 #[inline(always)]
 fn is_pods<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
     let Some(known) = V::nat_in().get_ptr(packet.tuple.reversed()) else { return false };
     // SAFETY: the verifier knows the pointer to be a value's.
     let (kind, expires_at) = unsafe { ((*known).kind, (*known).expires_at) };
-    kind == TRANSLATED && !has_expired(expires_at, clock.low())
+    matches!(kind, TRANSLATED | HOST_PORT) && !has_expired(expires_at, clock.low())
 }
 
 /// Puts off the end of NAT_IN's half of a [`MOVED`] mapping, or writes it where it is missing. `false`: another has the port.

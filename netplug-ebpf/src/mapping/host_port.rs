@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::{Stage, has_expired};
-use netplug_common::decide::opening::{Moment, is_first};
+use netplug_common::decide::opening::{Moment, accepts, is_first};
 use netplug_common::maps::config::{Config, MASQUERADE};
 use netplug_common::maps::flow::{CLOSED, UNTOUCHED};
 use netplug_common::maps::host_port::HostPort;
@@ -69,6 +69,10 @@ fn find_pod<V: Apart>(
                 HOST_PORT => {
                     scratch.half.address = mapping.address;
                     scratch.half.port = mapping.port;
+                    if accepts(packet.tcp_flags) && has_connection(skb, &packet.tuple) {
+                        give_to_host(packet, clock, scratch);
+                        return Ok(None);
+                    }
                     if maps::endpoint::<V>(&scratch.half.address).is_some() {
                         return Ok(Some(false));
                     }
@@ -137,7 +141,7 @@ fn may_answer_a_pods_call<V: Header>(packet: &Packet<V>, config: &Config) -> boo
     V::nat_in().get_ptr(&packet.tuple).is_none()
         && packet.tuple.protocol == TCP
         && config.flags & MASQUERADE != 0
-        && config.masquerade_ports.contains(packet.tuple.destination_port.get())
+        && config.may_be_pods(packet.tuple.destination_port)
         && maps::is_nodes::<V>(config, &packet.tuple.destination)
 }
 
@@ -163,19 +167,35 @@ fn is_called_already<V: Header>(call: &Tuple<V>, clock: &Clock, scratch: &mut Sc
 }
 
 /// Has the host hold the tuple by which a packet, which is no pod's, leaves as the node from a HostPort's port: its answers would
-/// be calls. Not what answers a call already, by an uplink that lies upon this one. Out of line.
+/// be calls. `false`: somebody else has the tuple, be it a caller. Out of line.
 #[inline(never)]
-pub fn keep_from_callers<V: Header>(packet: &Packet<V>, config: &'static Config) -> u32 {
-    let Some(scratch) = V::scratch() else { return 0 };
+pub fn keep_from_callers<V: Header>(packet: &Packet<V>, config: &'static Config) -> bool {
+    let Some(scratch) = V::scratch() else { return true };
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
     let scratch = unsafe { &mut *scratch };
     let answers = packet.tuple.reversed();
     let clock = Clock::outward(config);
     if find_target(&answers, config, &mut scratch.half)
-        && !is_called_already(&answers, &clock, scratch)
+        && is_called_already(&answers, &clock, scratch)
     {
-        return u32::from(reserve(packet, &clock));
+        return false;
     }
+    reserve(packet, &clock)
+}
+
+/// Has the host hold the tuple of a call which is none, but what a connection of the host's own gets: a straggler of an older
+/// connection came in its stead. The scratch's `half` has pod and port. Out of line.
+#[inline(never)]
+fn give_to_host<V: Header>(packet: &Packet<V>, clock: &Clock, scratch: &mut Scratch<V>) -> u32 {
+    address_to_pod(&packet.tuple, scratch);
+    // Content if they are gone.
+    let _ = V::nat_in().remove(&scratch.tuple);
+    turn(&mut scratch.tuple);
+    let _ = V::nat_out().remove(&scratch.tuple);
+    let Tuple { destination, destination_port, .. } = packet.tuple;
+    scratch.half = super::half(packet, clock, HOST, destination, destination_port);
+    // It is there already, so there is room.
+    let _ = V::nat_in().insert(&packet.tuple, &scratch.half, u64::from(BPF_ANY));
     0
 }
 

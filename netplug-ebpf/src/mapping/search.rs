@@ -50,7 +50,8 @@ pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address, is_urg
         // SAFETY: the verifier knows the pointer to be a value's. A stale number costs a look too few, after
         // which the same candidates are tried once more.
         let deepest = maps::nat_state::<V>().map_or(0, |state| unsafe { (*state).deepest });
-        search.over(deepest as u32 + 1);
+        // Before the candidates, the flow's own port.
+        search.over(deepest as u32 + 2);
         if search.found != GO_ON && search.found < NONE_LEFT {
             report::count(skb, netplug_common::counter::Counter::Healed);
             return search.found;
@@ -117,8 +118,14 @@ pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, s
     let clock = Clock::outward(config);
     let tuple = &packet.tuple;
     let hash = hash::of(tuple, config.hash_key);
-    let port = config.masquerade_ports.candidate(tuple.source_port, hash, step & (ADOPT - 1));
-    let Some(port) = port else { return NONE_LEFT };
+    // Masquerade could take it once, if it cannot now.
+    let mut port = tuple.source_port;
+    if step != ADOPT {
+        let number = (step & (ADOPT - 1)) - u32::from(step & ADOPT != 0);
+        let candidate = config.masquerade_ports.candidate(tuple.source_port, hash, number);
+        let Some(candidate) = candidate else { return NONE_LEFT };
+        port = candidate;
+    }
     let answers = Tuple {
         source: tuple.destination,
         destination: *address,

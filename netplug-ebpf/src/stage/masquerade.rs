@@ -33,25 +33,24 @@ use crate::{log, maps};
 #[inline(always)]
 pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter> {
     let Some(config) = maps::config() else { return Ok(()) };
-    if leaves_by_host_port(packet, config) {
-        mapping::keep_from_callers(packet, config);
-        return Ok(());
-    }
-    if config.flags & MASQUERADE == 0 {
+    let is_by_host_port = leaves_by_host_port(packet, config);
+    if config.flags & MASQUERADE == 0 && !is_by_host_port {
         return Ok(());
     }
     let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(()) };
     let address = V::masquerade_address(uplink);
     let Tuple { source, destination, .. } = &packet.tuple;
-    if address.is_unspecified() {
-        return Ok(());
-    }
-    if is_ours(packet, config) {
-        let is_held = mapping::reserve(packet, &Clock::outward(config));
+    if is_by_host_port || (!address.is_unspecified() && is_ours(packet, config)) {
+        let is_held = if is_by_host_port {
+            mapping::keep_from_callers(packet, config)
+        } else {
+            mapping::reserve(packet, &Clock::outward(config))
+        };
         // By another uplink's address it may be a pod's packet that we have masqueraded there: that one lies upon this.
         return if is_held || *source != address { Ok(()) } else { Err(Counter::TupleInUse) };
     }
-    if maps::endpoint::<V>(source).is_none()
+    if address.is_unspecified()
+        || maps::endpoint::<V>(source).is_none()
         || !destination.is_for_one_host()
         || (destination.is_link_local() && !masquerades_link_local::<V>(config.flags))
         || (V::is_exempt(destination) && !began_masqueraded(packet, config))
@@ -72,6 +71,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
         port => port,
     };
     leave_as(skb, packet, &address, port)?;
+    skb.set_marker(config.marker);
     report::count(skb, Counter::Masqueraded);
     log::masqueraded(skb, port as u16);
     Ok(())
@@ -168,7 +168,7 @@ pub fn later_of_pods<V: Header>(
 #[inline(always)]
 fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
     packet.has_ports()
-        && config.masquerade_ports.contains(packet.tuple.source_port.get())
+        && config.may_be_pods(packet.tuple.source_port)
         && maps::is_nodes::<V>(config, &packet.tuple.source)
 }
 
@@ -194,16 +194,14 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
         None if !V::parse(skb, &mut packet) => return Ok(()),
         None => {}
     }
-    // A call of the HostPort is told from an answer to a datagram by nothing else, unless its socket is connected.
     let is_told = is_told(skb, &packet);
-    let may_look_like_a_call = packet.tuple.protocol != TCP || !is_told;
-    if may_look_like_a_call && leaves_by_host_port(&packet, config) {
-        mapping::keep_from_callers(&packet, config);
+    let may_get_calls = may_get_calls(&packet, config, is_told);
+    if may_get_calls && mapping::keep_from_callers(&packet, config) {
         return Ok(());
     }
     let clock = Clock::outward(config);
-    if config.flags & MASQUERADE == 0 || !is_ours(&packet, config) {
-        return Ok(());
+    if config.flags & MASQUERADE == 0 || !(may_get_calls || is_ours(&packet, config)) {
+        return if may_get_calls { Err(Counter::TupleInUse) } else { Ok(()) };
     }
     if packet.kind == Kind::Echo {
         if packet.icmp_type == V::ECHO_REQUEST {
@@ -216,7 +214,8 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
         is_first
     } else {
         // Masquerade finds no socket by its tuple: it is held here, if no pod has it already.
-        !mapping::is_moved(skb, &packet, &clock) && !mapping::reserve(&packet, &clock)
+        !mapping::is_moved(skb, &packet, &clock)
+            && (may_get_calls || !mapping::reserve(&packet, &clock))
     };
     match mapping::moved_to(skb, &packet, &clock, may_begin) {
         0 => Ok(()),
@@ -227,6 +226,41 @@ pub fn own<V: Apart>(skb: Skb) -> Result<(), Counter> {
             leave_as(skb, &mut packet, &address, port)
         }
     }
+}
+
+/// Has what the host itself sends to a pod hold its tuple, where the pod's answers would be calls of a HostPort.
+#[inline(always)]
+pub fn own_to_pod<V: Apart>(skb: Skb, config: &'static Config) -> Result<(), Counter> {
+    let mut packet = Packet::blank();
+    match V::plain(skb) {
+        Some(plain) => packet = plain,
+        None if !V::parse(skb, &mut packet) => return Ok(()),
+        None => {}
+    }
+    let is_told = is_told(skb, &packet);
+    if may_get_calls(&packet, config, is_told) && !mapping::keep_from_callers(&packet, config) {
+        return Err(Counter::TupleInUse);
+    }
+    Ok(())
+}
+
+/// The same for what the host forwards to a pod, as its own NAT has made it. Whether it leaves as the node.
+#[inline(always)]
+pub fn forwarded_to_pod<V: Header>(
+    packet: &Packet<V>,
+    config: &'static Config,
+) -> Result<bool, Counter> {
+    if !leaves_by_host_port(packet, config) {
+        return Ok(false);
+    }
+    if mapping::keep_from_callers(packet, config) { Ok(true) } else { Err(Counter::TupleInUse) }
+}
+
+/// Whether the answers to a packet of the host's own would be calls of a HostPort, since no socket tells of them: datagrams (a
+/// socket that is not connected takes any), and what the host's NAT has changed.
+#[inline(always)]
+fn may_get_calls<V: Header>(packet: &Packet<V>, config: &Config, is_told: bool) -> bool {
+    (packet.tuple.protocol != TCP || !is_told) && leaves_by_host_port(packet, config)
 }
 
 /// Whether masquerade finds the socket that sent a packet by its tuple, and leaves it its port: not one whose packets the host's
@@ -313,7 +347,7 @@ fn is_for_pod_behind<V: Header>(skb: Skb, packet: &Packet<V>) -> bool {
 /// masquerade may have given, by one that masquerade is for, not the first of a connection, and for no socket of the host's.
 #[inline(always)]
 fn may_have_lost_its_mapping<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> bool {
-    config.masquerade_ports.contains(packet.tuple.destination_port.get())
+    config.may_be_pods(packet.tuple.destination_port)
         && !is_first(packet.tcp_flags)
         && maps::is_nodes::<V>(config, &packet.tuple.destination)
         && !V::is_exempt(&packet.tuple.source)

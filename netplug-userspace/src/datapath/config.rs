@@ -6,7 +6,7 @@ use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use netplug_common::decide::mapping_life::Lifetimes;
-use netplug_common::decide::port_choice::{PortRange, PortRanges};
+use netplug_common::decide::port_choice::{NODE_PORTS, PortRange, PortRanges};
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{
     Config, EPHEMERAL_HOST_PORTS, LEARN_TCP, STEERING_ALWAYS, STEERING_DIRECT, STEERING_LEARN,
@@ -16,8 +16,6 @@ use super::maps::Family;
 use super::pin::Lock;
 use super::{Datapath, Error, Settings, Steering};
 
-/// kube-apiserver's default `--service-node-port-range`.
-const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
 /// The kernel's default `ip_local_port_range`, until it is read.
 const LOCAL_PORTS: PortRange = PortRange { first: 32_768, last: 60_999 };
 
@@ -102,10 +100,7 @@ impl Datapath {
                 (config.flags & !LEARN_TCP) | if settings.learns_tcp { LEARN_TCP } else { 0 };
             if let Some((local, left)) = ports {
                 // Others than at first may be a pod's already: what comes in by them is looked at.
-                config.local_ports = match config.local_ports {
-                    PortRange::EMPTY => local,
-                    known => known.and(local),
-                };
+                config.local_ports = local.within(config.local_ports);
                 config.masquerade_ports = left;
                 // Opened before the range was known, or when it was another.
                 if host_ports.iter().any(|(_, open)| local.contains(open.port)) {

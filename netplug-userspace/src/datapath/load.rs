@@ -130,7 +130,7 @@ fn load_and_pin(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error>
     Ok((level != LogLevel::Off).then_some(object))
 }
 
-/// Why an object is not taken. Who lacks the rights is refused the first map.
+/// Why an object is not taken.
 pub(super) fn refused(source: EbpfError) -> Error {
     match source {
         EbpfError::MapError(MapError::CreateError { name: map, io_error: source })
@@ -141,8 +141,18 @@ pub(super) fn refused(source: EbpfError) -> Error {
         EbpfError::MapError(MapError::PinError { name: Some(map), error: source }) => {
             Error::Pin { path: pin::path(&map), source }
         }
-        source => Error::Load(Box::new(source)),
+        source if is_forbidden(&source) => Error::Load(Box::new(source)),
+        source => Error::Refused(Box::new(source)),
     }
+}
+
+/// Whether, at the bottom of it, somebody lacks the rights.
+fn is_forbidden(error: &EbpfError) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |it| it.source());
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+    })
 }
 
 /// Hands the programs to the kernel, all at once: its verifier works for each caller by itself, and takes most of a load.

@@ -51,11 +51,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The object was refused.
-    #[error(
-        "cannot load the eBPF object; CAP_BPF and CAP_NET_ADMIN are needed, and Linux 5.17 or later"
-    )]
+    /// The object was refused to somebody without the rights.
+    #[error("cannot load the eBPF object; CAP_BPF and CAP_NET_ADMIN are needed")]
     Load(#[source] Box<aya::EbpfError>),
+    /// The object was refused for another reason.
+    #[error("cannot load the eBPF object, which needs Linux 5.17 or later")]
+    Refused(#[source] Box<aya::EbpfError>),
     /// The kernel made no map, for another reason than that nobody may have one.
     #[error("cannot make the map {map}")]
     Make {
