@@ -1,5 +1,6 @@
 //! What the configuration says, and what the node says beside it: uplinks, exempt networks, wanted addresses, routes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
@@ -315,6 +316,25 @@ fn an_uplink_that_takes_no_program_changes_nothing_for_others() {
     assert_eq!(what_counts(&node), before.0);
     before.1.assert_same(&Inventory::of(node.namespace()));
     assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
+/// Old and new are exempt together for a moment.
+#[test]
+fn all_that_is_exempt_may_give_way_to_as_much_else() {
+    let many = |first: usize| -> Vec<String> {
+        let of = |number: usize| format!("11.{}.{}.0/24", first + number / 256, number % 256);
+        (0..1_000).map(of).collect()
+    };
+    let asking = |cidrs: &[String]| {
+        Network::netplug().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+    };
+    let node = Node::with(asking(&many(0)));
+    let _early = node.add_pod("early");
+    let others = many(100);
+    let _late = node.add_pod_to("late", &asking(&others));
+    let mut found = exempt(&node);
+    found.retain(|cidr| cidr.starts_with("11."));
+    assert_eq!(BTreeSet::from_iter(found), BTreeSet::from_iter(others));
 }
 
 #[test]

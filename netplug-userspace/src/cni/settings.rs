@@ -112,10 +112,10 @@ pub(super) fn apply(
             revisit,
             lifetimes: config.timeouts.lifetimes(),
             attach,
-            learns_tcp: let_tcp_be_learned(state)?,
             local_ports: local_ports()?,
         };
-        datapath.apply(&settings)?;
+        let learns_tcp = let_tcp_be_learned(state)?;
+        datapath.accept(&settings)?.tell(learns_tcp)?;
         // What is refused is not kept, so that it is no other network's burden.
         state.ask_masquerade(|kept| *kept = wishes)?;
         let named = config.uplinks.clone();
