@@ -13,6 +13,7 @@ mod firewall;
 mod fixture;
 mod fragments;
 mod guard;
+mod half_way;
 mod host_port_twins;
 mod host_ports;
 mod hosts_nat;

@@ -1,5 +1,6 @@
 //! What the configuration says, and what the node says beside it: uplinks, exempt networks, wanted addresses, routes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use netplug_tests::cast::Family::{self, V4, V6};
@@ -14,7 +15,7 @@ use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::faults::unplugged;
+use crate::faults::{too_many_cidrs, unplugged};
 use crate::scene::PORT;
 
 /// A second network beside the first, on a bridge of its own. Its configuration names no routes.
@@ -315,6 +316,67 @@ fn an_uplink_that_takes_no_program_changes_nothing_for_others() {
     assert_eq!(what_counts(&node), before.0);
     before.1.assert_same(&Inventory::of(node.namespace()));
     assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
+/// Nor has conntrack's timeouts be others. The first ADD of all is refused as well as one that asks for other ones.
+#[rstest]
+fn an_add_that_is_refused_leaves_conntrack_alone(
+    #[values("too many CIDRs", "an uplink that takes no program")] why: &str,
+    #[values("1s", "25s")] revisit: &str,
+) {
+    let node = Node::new();
+    node.namespace().run("ip link add full type veth peer name full-peer");
+    node.namespace().run("tc qdisc add dev full ingress");
+    let refused = match why {
+        "too many CIDRs" => too_many_cidrs(node.network()),
+        _ => node.network().clone().with("attach", "clsact").with("uplinks", json!(["full"])),
+    };
+    let refused = refused.with("revisit", revisit);
+    let before = conntracks(&node);
+    node.try_add_pod("first", &refused).unwrap_err();
+    assert_eq!(conntracks(&node), before);
+    let _web = node.add_pod("web");
+    let asked = conntracks(&node);
+    assert_ne!(asked, before);
+    node.try_add_pod("late", &refused).unwrap_err();
+    assert_eq!(conntracks(&node), asked);
+}
+
+/// What conntrack is told, as `sysctl` shows it; without what it counts.
+fn conntracks(node: &Node) -> String {
+    node.namespace().run("grep -r . /proc/sys/net/netfilter --include=nf_conntrack_tcp_* --include=nf_conntrack_udp_*")
+}
+
+#[test]
+fn conntracks_timeouts_follow_the_time_after_which_flows_ask_again() {
+    let node = Node::new();
+    node.namespace().set_sysctl("net/netfilter/nf_conntrack_udp_timeout", "12");
+    let steps = [("20s", "33"), ("1s", "14"), ("25s", "38"), ("1s", "14")];
+    for (number, (revisit, timeout)) in steps.into_iter().enumerate() {
+        let network = node.network().clone().with("revisit", revisit);
+        let _web = node.add_pod_to(&format!("web-{number}"), &network);
+        let now = node.namespace().run("cat /proc/sys/net/netfilter/nf_conntrack_udp_timeout");
+        assert_eq!(now.trim(), timeout, "{revisit}");
+    }
+}
+
+/// Old and new are exempt together for a moment.
+#[test]
+fn all_that_is_exempt_may_give_way_to_as_much_else() {
+    let many = |first: usize| -> Vec<String> {
+        let of = |number: usize| format!("11.{}.{}.0/24", first + number / 256, number % 256);
+        (0..1_000).map(of).collect()
+    };
+    let asking = |cidrs: &[String]| {
+        Network::netplug().with("masquerade", json!({"nonMasqueradeCIDRs": cidrs}))
+    };
+    let node = Node::with(asking(&many(0)));
+    let _early = node.add_pod("early");
+    let others = many(100);
+    let _late = node.add_pod_to("late", &asking(&others));
+    let mut found = exempt(&node);
+    found.retain(|cidr| cidr.starts_with("11."));
+    assert_eq!(BTreeSet::from_iter(found), BTreeSet::from_iter(others));
 }
 
 #[test]

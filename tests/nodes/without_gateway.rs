@@ -15,6 +15,7 @@ use netplug_tests::traffic::{IMPATIENCE, Protocol};
 use rstest::rstest;
 use serde_json::json;
 
+use crate::faults::too_many_cidrs;
 use crate::scene::PORT;
 
 /// netplug by itself, or behind the reference plugin with its default.
@@ -142,6 +143,28 @@ fn a_gateway_that_came_later_serves_all_from_the_next_add_on(
     give_gateway(&node, family);
     node.add_pod("third");
     reach_by_service(&node, &client, &web, family);
+    reach_one_another(&client, &web, family);
+}
+
+/// An ADD that is refused takes the gateway away again that it gave the bridge.
+#[rstest]
+fn a_gateway_that_is_taken_back_leaves_pods_to_the_bridge(#[values(V4, V6)] family: Family) {
+    let node = Node::with(network("alone"));
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    let mut open = Protocol::BOTH.map(|protocol| {
+        client.dial(web.at(family, PORT)).patience(IMPATIENCE).open(protocol).unwrap()
+    });
+    let mut goes_on = || {
+        for talk in &mut open {
+            talk.ask_times(5).expect("the pod answers");
+        }
+    };
+    goes_on();
+    let with_gateway = too_many_cidrs(&Network::netplug());
+    let error = node.try_add_pod("late", &with_gateway).unwrap_err();
+    assert!(error.msg.contains("1024"), "{error}");
+    goes_on();
     reach_one_another(&client, &web, family);
 }
 

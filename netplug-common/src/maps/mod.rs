@@ -57,7 +57,7 @@ pub const ENDPOINTS: u32 = 8_192;
 /// Entries of UPLINKS.
 pub const UPLINKS: u32 = 64;
 /// Entries of each NON_MASQ map.
-pub const NON_MASQUERADE: u32 = 1_024;
+pub const NON_MASQUERADE: u32 = 2_048;
 
 /// Implements the markers that say a map type is plain bytes without gaps.
 macro_rules! plain_old_data {

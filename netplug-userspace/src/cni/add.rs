@@ -101,6 +101,9 @@ fn alone<'a>(
     rollback.push(move || Ok(bridge::remove_unused(&Netlink::open()?, &name)?));
     let ensured = bridge::ensure(&netlink, &wanted, &mut given);
     if !given.is_nothing() {
+        let name = config.bridge.clone();
+        // Once that is taken back, which others may have been judged by.
+        rollback.push(move || unrouted::judge_anew(&name));
         rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
     }
     let bridge = ensured?;

@@ -1,5 +1,7 @@
 //! From a pod network's configuration to the node's: datapath settings, sysctls, uplinks.
 
+use std::time::Duration;
+
 use ipnetwork::IpNetwork;
 
 use super::Error;
@@ -82,17 +84,6 @@ pub(super) fn apply(
     let attach = attach(config);
     // What all networks ask is added up and written before another adds its own.
     state::with(|state| {
-        // A learned flow's packets refresh conntrack's timeouts only once in each `revisit`.
-        for timeout in [
-            "nf_conntrack_udp_timeout",
-            "nf_conntrack_udp_timeout_stream",
-            "nf_conntrack_tcp_timeout_close_wait",
-            "nf_conntrack_tcp_timeout_fin_wait",
-            "nf_conntrack_tcp_timeout_last_ack",
-        ] {
-            let name = format!("net/netfilter/{timeout}");
-            tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
-        }
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         // Found again: since the ADD began they may have changed, and been written by who watches.
@@ -112,15 +103,35 @@ pub(super) fn apply(
             revisit,
             lifetimes: config.timeouts.lifetimes(),
             attach,
-            learns_tcp: let_tcp_be_learned(state)?,
             local_ports: local_ports()?,
         };
-        datapath.apply(&settings)?;
+        let accepted = datapath.accept(&settings)?;
+        // Until flows ask by the new time, and from when they do: conntrack bears with the longer of the two.
+        bear_with_flows_that_ask(state, revisit.max(datapath.revisit()?))?;
+        let learns_tcp = let_tcp_be_learned(state)?;
+        accepted.tell(learns_tcp)?;
+        bear_with_flows_that_ask(state, revisit)?;
         // What is refused is not kept, so that it is no other network's burden.
         state.ask_masquerade(|kept| *kept = wishes)?;
         let named = config.uplinks.clone();
         Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
     })
+}
+
+/// Has conntrack bear with flows that ask the host again after `revisit`: a learned one's packets refresh its timeouts once in
+/// that time only.
+fn bear_with_flows_that_ask(state: &mut State, revisit: Duration) -> Result<(), Error> {
+    for timeout in [
+        "nf_conntrack_udp_timeout",
+        "nf_conntrack_udp_timeout_stream",
+        "nf_conntrack_tcp_timeout_close_wait",
+        "nf_conntrack_tcp_timeout_fin_wait",
+        "nf_conntrack_tcp_timeout_last_ack",
+    ] {
+        let name = format!("net/netfilter/{timeout}");
+        tolerate(sysctl::stretch(state, &name, revisit.as_secs() + 1))?;
+    }
+    Ok(())
 }
 
 /// Has conntrack bear with connections of which it sees a part only; whether all of that could be set.

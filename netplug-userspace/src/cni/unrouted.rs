@@ -42,6 +42,20 @@ pub(super) fn heal(netlink: &Netlink, datapath: &Datapath, bridge: &Link) -> Res
     Ok(())
 }
 
+/// Asks anew for all pods on a bridge, one of whose addresses has gone again.
+pub(super) fn judge_anew(bridge: &str) -> Result<(), Error> {
+    let netlink = Netlink::open()?;
+    let Some(bridge) = netlink.link(bridge)? else { return Ok(()) };
+    let Some(datapath) = Datapath::open()? else { return Ok(()) };
+    for mut endpoint in datapath.endpoints()? {
+        if endpoint.bridge == Some(bridge.index) {
+            endpoint.unrouted = among(&netlink, &bridge, &endpoint.addresses)?;
+            datapath.set_unrouted(&endpoint)?;
+        }
+    }
+    Ok(())
+}
+
 fn among(netlink: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
     // A route of the bridge's own may wait for it to run.
     let networks = netlink.addresses(bridge.index)?;

@@ -1,5 +1,6 @@
 //! CONFIG, the epoch, and the CIDRs that are not masqueraded.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aya::maps::MapError;
@@ -14,7 +15,7 @@ use netplug_common::maps::config::{
 
 use super::maps::Family;
 use super::pin::Lock;
-use super::{Datapath, Error, Settings, Steering};
+use super::{Datapath, Error, HostPort, Owner, Settings, Steering};
 
 /// The kernel's default `ip_local_port_range`, until it is read.
 const LOCAL_PORTS: PortRange = PortRange { first: 32_768, last: 60_999 };
@@ -70,75 +71,65 @@ impl Datapath {
         })
     }
 
-    /// Tells the programs what a network's configuration says. The last one counts. What flows may depend on voids them.
-    pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
+    /// Serves the uplinks that a network's configuration asks for, and refuses what it may not ask for. What else it says
+    /// counts once it is [told](Accepted::tell); until then nobody else changes what the programs are told.
+    pub fn accept<'a>(&'a self, settings: &'a Settings) -> Result<Accepted<'a>, Error> {
         let lock = Lock::of_settings()?;
-        let ports = ports_of(settings)?;
+        let config = self.config()?;
+        let (local, left) =
+            settings.ports().unwrap_or((config.local_ports, config.masquerade_ports));
+        settings.masquerade.check_ports(local, left)?;
         settings.masquerade.check()?;
-        // What can be refused comes first.
-        self.write_uplinks(&lock, &settings.uplinks, settings.attach)?;
-        self.write_settings(&lock, settings, ports)
-    }
-
-    fn write_settings(
-        &self,
-        lock: &Lock,
-        settings: &Settings,
-        ports: Option<(PortRange, PortRanges)>,
-    ) -> Result<(), Error> {
-        let per_second = jiffies_per_second();
         let host_ports = self.host_ports()?;
-        self.change(lock, |config| {
-            config.steering = match settings.steering {
-                Steering::Learn => STEERING_LEARN,
-                Steering::Always => STEERING_ALWAYS,
-                Steering::Direct => STEERING_DIRECT,
-            };
-            config.revisit_jiffies = jiffies(settings.revisit, per_second);
-            config.lifetimes = settings.lifetimes;
-            config.flags =
-                (config.flags & !LEARN_TCP) | if settings.learns_tcp { LEARN_TCP } else { 0 };
-            if let Some((local, left)) = ports {
-                // Others than at first may be a pod's already: what comes in by them is looked at.
-                config.local_ports = local.within(config.local_ports);
-                config.masquerade_ports = left;
-                // Opened before the range was known, or when it was another.
-                if host_ports.iter().any(|(_, open)| local.contains(open.port)) {
-                    config.flags |= EPHEMERAL_HOST_PORTS;
-                }
-            }
-        })?;
-        self.write_masquerade(lock, &settings.masquerade).map(drop)
+        self.write_uplinks(&lock, &settings.uplinks, settings.attach)?;
+        Ok(Accepted { datapath: self, lock, settings, host_ports })
     }
 
-    /// Makes a family's CIDRs those of `networks`. Returns whether they were others.
-    pub(super) fn write_exempt<V: Family>(
-        &self,
-        networks: &[IpNetwork],
-        of_family: impl Fn(&IpNetwork) -> Option<(u8, V::Octets)>,
-    ) -> Result<bool, Error> {
-        let mut has_changed = false;
-        let fail = |verb| move |source| Error::Map { verb, map: V::NON_MASQUERADE, source };
-        let mut map = self.maps.non_masquerade::<V>()?;
-        let known = map.keys().collect::<Result<Vec<_>, _>>().map_err(fail("read"))?;
-        let is_same = |key: &Key<V::Octets>, prefix: u8, octets: &V::Octets| {
-            key.prefix_len() == u32::from(prefix) && key.data() == *octets
-        };
-        let wanted: Vec<_> = networks.iter().filter_map(of_family).collect();
-        for (prefix, octets) in &wanted {
-            if !known.iter().any(|key| is_same(key, *prefix, octets)) {
-                let key = Key::new(u32::from(*prefix), *octets);
-                map.insert(&key, 0, 0).map_err(fail("write"))?;
-                has_changed = true;
-            }
+    /// The age at which a cached flow asks the host again.
+    pub fn revisit(&self) -> Result<Duration, Error> {
+        let Config { revisit_jiffies, jiffies_per_second, .. } = self.config()?;
+        let milliseconds = revisit_jiffies.saturating_mul(1_000) / jiffies_per_second.max(1);
+        Ok(Duration::from_millis(milliseconds))
+    }
+
+    /// Has pods' packets to `networks` stay as they are.
+    pub(super) fn exempt(&self, networks: &BTreeSet<IpNetwork>) -> Result<(), Error> {
+        let mut v4 = self.maps.non_masquerade::<V4>()?;
+        let mut v6 = self.maps.non_masquerade::<V6>()?;
+        for network in networks {
+            let (inserted, map) = match network {
+                IpNetwork::V4(network) => {
+                    let key = Key::new(network.prefix().into(), network.network().octets());
+                    (v4.insert(&key, 0, 0), V4::NON_MASQUERADE)
+                }
+                IpNetwork::V6(network) => {
+                    let key = Key::new(network.prefix().into(), network.network().octets());
+                    (v6.insert(&key, 0, 0), V6::NON_MASQUERADE)
+                }
+            };
+            inserted.map_err(|source| Error::Map { verb: "write", map, source })?;
         }
-        for key in &known {
-            if !wanted.iter().any(|(prefix, octets)| is_same(key, *prefix, octets)) {
-                map.remove(key).map_err(fail("remove an entry of"))?;
-                has_changed = true;
-            }
+        Ok(())
+    }
+
+    /// Takes `networks` from what is exempt.
+    pub(super) fn exempt_no_more(&self, networks: &BTreeSet<IpNetwork>) -> Result<(), Error> {
+        let mut v4 = self.maps.non_masquerade::<V4>()?;
+        let mut v6 = self.maps.non_masquerade::<V6>()?;
+        for network in networks {
+            let (removed, map) = match network {
+                IpNetwork::V4(network) => {
+                    let key = Key::new(network.prefix().into(), network.network().octets());
+                    (v4.remove(&key), V4::NON_MASQUERADE)
+                }
+                IpNetwork::V6(network) => {
+                    let key = Key::new(network.prefix().into(), network.network().octets());
+                    (v6.remove(&key), V6::NON_MASQUERADE)
+                }
+            };
+            removed.map_err(|source| Error::Map { verb: "remove an entry of", map, source })?;
         }
-        Ok(has_changed)
+        Ok(())
     }
 
     /// The CIDRs that are not masqueraded.
@@ -165,18 +156,53 @@ impl Datapath {
     }
 }
 
-/// The host's ephemeral ports, where they are known, and those that they leave to masquerade; refused where it needs some and
-/// there are none.
-fn ports_of(settings: &Settings) -> Result<Option<(PortRange, PortRanges)>, Error> {
-    let Some((first, last)) = settings.local_ports else { return Ok(None) };
-    let local = PortRange { first, last };
-    let mut taken = [NODE_PORTS, local];
-    taken.sort_by_key(|range| range.first);
-    let left = PortRanges::without(&taken);
-    if settings.masquerade.on && left.count == 0 {
-        return Err(Error::NoPorts { first, last });
+/// Settings that nothing refuses any more, their uplinks served.
+pub struct Accepted<'a> {
+    datapath: &'a Datapath,
+    lock: Lock,
+    settings: &'a Settings,
+    host_ports: Vec<(Owner, HostPort)>,
+}
+
+impl Accepted<'_> {
+    /// Tells the programs the rest. What flows may depend on voids them. `learns_tcp`: whether both conntrack sysctls that
+    /// learned TCP needs are set in this namespace (`nf_conntrack_tcp_be_liberal`, `nf_conntrack_tcp_ignore_invalid_rst`);
+    /// without them TCP is not learned.
+    pub fn tell(self, learns_tcp: bool) -> Result<(), Error> {
+        let Self { datapath, lock, settings, host_ports } = self;
+        let per_second = jiffies_per_second();
+        let told = datapath.write_masquerade(&lock, &settings.masquerade, |config| {
+            config.steering = match settings.steering {
+                Steering::Learn => STEERING_LEARN,
+                Steering::Always => STEERING_ALWAYS,
+                Steering::Direct => STEERING_DIRECT,
+            };
+            config.revisit_jiffies = jiffies(settings.revisit, per_second);
+            config.lifetimes = settings.lifetimes;
+            config.flags = (config.flags & !LEARN_TCP) | if learns_tcp { LEARN_TCP } else { 0 };
+            if let Some((local, left)) = settings.ports() {
+                // Others than at first may be a pod's already: what comes in by them is looked at.
+                config.local_ports = local.within(config.local_ports);
+                config.masquerade_ports = left;
+                // Opened before the range was known, or when it was another.
+                if host_ports.iter().any(|(_, open)| local.contains(open.port)) {
+                    config.flags |= EPHEMERAL_HOST_PORTS;
+                }
+            }
+        });
+        told.map(drop)
     }
-    Ok(Some((local, left)))
+}
+
+impl Settings {
+    /// The host's ephemeral ports, where they are known, and those that they leave to masquerade.
+    fn ports(&self) -> Option<(PortRange, PortRanges)> {
+        let (first, last) = self.local_ports?;
+        let local = PortRange { first, last };
+        let mut taken = [NODE_PORTS, local];
+        taken.sort_by_key(|range| range.first);
+        Some((local, PortRanges::without(&taken)))
+    }
 }
 
 /// CONFIG_HZ of the running kernel: the coarse clock's resolution is one jiffy.

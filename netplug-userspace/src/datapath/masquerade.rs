@@ -4,13 +4,14 @@
 //! and what was not has none, so that identities are written for it before it would be masqueraded. Flows of UDP, which
 //! nobody opens, follow the change; of what the flow cache has forgotten nothing is known.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use aya::Pod;
 use aya::maps::MapError;
 use ipnetwork::IpNetwork;
 use netplug_common::decide::mapping_life::Stage;
+use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip::{Address, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::NON_MASQUERADE;
 use netplug_common::maps::config::{
@@ -25,6 +26,9 @@ use super::{Datapath, Error, Masquerade};
 
 /// The flags that [`Masquerade`] is about.
 const FLAGS: u32 = MASQUERADE | MASQUERADE_LINK_LOCAL4 | MASQUERADE_LINK_LOCAL6;
+
+/// How many CIDRs of a family may be exempt: while others take their place, both are.
+const LIMIT: u32 = NON_MASQUERADE / 2;
 
 impl Masquerade {
     fn flags(&self) -> u32 {
@@ -41,8 +45,16 @@ impl Masquerade {
     pub fn check(&self) -> Result<(), Error> {
         let v4 = self.exempt.iter().filter(|network| network.is_ipv4()).count();
         let count = v4.max(self.exempt.len() - v4);
-        if count > NON_MASQUERADE as usize {
-            return Err(Error::TooManyCidrs { count, limit: NON_MASQUERADE });
+        if count > LIMIT as usize {
+            return Err(Error::TooManyCidrs { count, limit: LIMIT });
+        }
+        Ok(())
+    }
+
+    /// Refuses to masquerade where the host's ephemeral ports have `left` none.
+    pub(super) fn check_ports(&self, local: PortRange, left: PortRanges) -> Result<(), Error> {
+        if self.on && left.count == 0 {
+            return Err(Error::NoPorts { first: local.first, last: local.last });
         }
         Ok(())
     }
@@ -55,6 +67,12 @@ impl Masquerade {
         };
         !self.on || is_left || self.exempt.iter().any(|network| network.contains(address))
     }
+}
+
+/// As the maps have them: without host bits.
+fn networks(exempt: &[IpNetwork]) -> BTreeSet<IpNetwork> {
+    let canonical = |network: &IpNetwork| IpNetwork::new(network.network(), network.prefix());
+    exempt.iter().flat_map(canonical).collect()
 }
 
 impl Datapath {
@@ -71,38 +89,56 @@ impl Datapath {
 
     /// Tells the programs what to masquerade, and nothing else. Whether that is something new.
     pub fn set_masquerade(&self, masquerade: &Masquerade) -> Result<bool, Error> {
-        self.write_masquerade(&Lock::of_settings()?, masquerade)
+        let lock = Lock::of_settings()?;
+        let Config { local_ports, masquerade_ports, .. } = self.config()?;
+        masquerade.check_ports(local_ports, masquerade_ports)?;
+        self.write_masquerade(&lock, masquerade, |_| {})
     }
 
+    /// The same, and `tell`s CONFIG what else there is. Where that fails, all is as it was.
     pub(super) fn write_masquerade(
         &self,
         lock: &Lock,
         masquerade: &Masquerade,
+        tell: impl FnOnce(&mut Config),
     ) -> Result<bool, Error> {
-        let Config { flags, local_ports, masquerade_ports, .. } = self.config()?;
-        if masquerade.on && masquerade_ports.count == 0 {
-            return Err(Error::NoPorts { first: local_ports.first, last: local_ports.last });
+        let (config, before) = (self.config()?, self.masquerade()?);
+        let written = self.turn_masquerade(lock, masquerade, tell);
+        if written.is_err() {
+            // The first error is the one that tells.
+            let _ = self.turn_masquerade(lock, &before, |now| {
+                let epoch = now.epoch;
+                *now = config;
+                now.epoch = epoch;
+            });
         }
+        written
+    }
+
+    /// What is to be exempt is so before more is masqueraded, and until then so is what is exempt no more: whenever this is
+    /// killed, nobody is translated who neither was before nor is to be.
+    fn turn_masquerade(
+        &self,
+        lock: &Lock,
+        after: &Masquerade,
+        tell: impl FnOnce(&mut Config),
+    ) -> Result<bool, Error> {
         let before = self.masquerade()?;
-        self.keep_open::<V4>(&before, masquerade, |address| {
-            std::net::Ipv4Addr::from(address).into()
+        let (known, wanted) = (networks(&before.exempt), networks(&after.exempt));
+        let (new, old) = (&wanted - &known, &known - &wanted);
+        self.exempt(&new)?;
+        self.keep_open::<V4>(&before, after, |address| std::net::Ipv4Addr::from(address).into())?;
+        self.keep_open::<V6>(&before, after, |address| std::net::Ipv6Addr::from(address).into())?;
+        self.change(lock, |config| {
+            tell(config);
+            config.flags = (config.flags & !FLAGS) | after.flags();
+            config.epoch = config.epoch.wrapping_add(u32::from(!new.is_empty()));
         })?;
-        self.keep_open::<V6>(&before, masquerade, |address| {
-            std::net::Ipv6Addr::from(address).into()
-        })?;
-        self.change(lock, |config| config.flags = (config.flags & !FLAGS) | masquerade.flags())?;
-        let v4 = self.write_exempt::<V4>(&masquerade.exempt, |network| match network {
-            IpNetwork::V4(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V6(_) => None,
-        })?;
-        let v6 = self.write_exempt::<V6>(&masquerade.exempt, |network| match network {
-            IpNetwork::V6(network) => Some((network.prefix(), network.network().octets())),
-            IpNetwork::V4(_) => None,
-        })?;
-        if v4 || v6 {
+        if !old.is_empty() {
+            self.exempt_no_more(&old)?;
             self.change(lock, |config| config.epoch = config.epoch.wrapping_add(1))?;
         }
-        Ok(v4 || v6 || flags & FLAGS != masquerade.flags())
+        Ok(!new.is_empty() || !old.is_empty() || before.flags() != after.flags())
     }
 
     /// Writes identities of the cached TCP connections that were left alone `before` and would not be `after`.

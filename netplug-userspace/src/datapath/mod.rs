@@ -25,6 +25,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 use crate::digest;
 
 pub use attach::{How, PROGRAMS, interface_name, served};
+pub use config::Accepted;
 pub use host_ports::HostPort;
 pub use load::{FLOWS_MOST, LogLevel, load, object, run_logger};
 pub use pin::{Lock, directory, unload};
@@ -275,9 +276,6 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// How programs are attached.
     pub attach: Attach,
-    /// Whether both conntrack sysctls that learned TCP needs are set in this namespace (`nf_conntrack_tcp_be_liberal`,
-    /// `nf_conntrack_tcp_ignore_invalid_rst`). Without them TCP is not learned.
-    pub learns_tcp: bool,
     /// The host's ephemeral ports (`net.ipv4.ip_local_port_range`, inclusive), which masquerade never takes from; `None`:
     /// as they were.
     pub local_ports: Option<(u16, u16)>,

@@ -31,11 +31,12 @@ impl Datapath {
     ) -> Result<bool, Error> {
         let mut map = self.maps.uplinks()?;
         let known = entries(&map, "UPLINKS")?;
-        // The new ones first: one that takes no program is no reason to leave the others.
-        let is_new = |uplink: &&Uplink| !known.iter().any(|(known, _)| *known == uplink.ifindex);
-        for (at, uplink) in uplinks.iter().filter(is_new).enumerate() {
+        // The new ones first, and those that are gone last: one that takes no program is no reason to leave others.
+        let is_known = |uplink: &&Uplink| known.iter().any(|(known, _)| *known == uplink.ifindex);
+        let (old, new): (Vec<_>, Vec<_>) = uplinks.iter().partition(is_known);
+        for (at, uplink) in new.iter().chain(&old).enumerate() {
             if let Err(error) = serve(&mut map, uplink, &known, how) {
-                for uplink in uplinks.iter().filter(is_new).take(at + 1) {
+                for uplink in new.iter().take(at + 1) {
                     // The first error is the one that tells.
                     let _ = leave(&mut map, uplink.ifindex);
                 }
@@ -46,9 +47,6 @@ impl Datapath {
             if !uplinks.iter().any(|uplink| uplink.ifindex == *ifindex) {
                 leave(&mut map, *ifindex)?;
             }
-        }
-        for uplink in uplinks.iter().filter(|uplink| !is_new(uplink)) {
-            serve(&mut map, uplink, &known, how)?;
         }
         let (mut known, mut now) = (known, entries(&map, "UPLINKS")?);
         known.sort_by_key(|(ifindex, _)| *ifindex);
