@@ -196,7 +196,7 @@ fn a_first_load_that_fails_leaves_nothing() {
         let pins = node.namespace().run("find /sys/fs/bpf/netplug -type f");
         assert_eq!(pins, "", "call {call}: {said}");
     }
-    assert!(said_of_maps > 5, "{said_of_maps}");
+    assert!(said_of_maps > 0, "no call was for a map");
     let web = node.add_pod("web");
     node.check(&web).unwrap();
 }
