@@ -302,3 +302,46 @@ pub fn second_router(ip: Family) -> IpAddr {
         V6 => IpAddr::from([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2]),
     }
 }
+
+/// An IPv6 address that came later and is of a kind that the outside does not know; an IPv4 one of another subnet than the
+/// gateway's.
+#[rstest]
+fn pods_leave_by_the_address_that_the_host_sends_from(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let node = Node::new();
+    let commands = match ip {
+        V4 => {
+            "address del 192.0.2.1/24 dev eth0\n\
+             address add 198.51.100.7/24 dev eth0\n\
+             address add 192.0.2.1/24 dev eth0\n\
+             route replace default via 192.0.2.2 dev eth0\n"
+        }
+        V6 => "address add fd77::7/64 dev eth0 nodad\n",
+    };
+    node.namespace().feed("ip -batch -", commands);
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    assert_eq!(
+        client.dial(outside(ip)).ask(protocol, "as whom?").unwrap().client_ip(),
+        NODE_1.ip(ip)
+    );
+}
+
+/// The address is the loopback interface's, as where routing is the host's own (BGP).
+#[rstest]
+fn an_uplink_may_have_no_address_of_its_own(#[values(Tcp, Udp)] protocol: Protocol) {
+    let node = Node::new();
+    node.namespace().feed(
+        "ip -batch -",
+        "address del 192.0.2.1/24 dev eth0\n\
+         address add 192.0.2.1/32 dev lo\n\
+         route add 192.0.2.2/32 dev eth0 scope link src 192.0.2.1\n\
+         route add default via 192.0.2.2 dev eth0 src 192.0.2.1\n",
+    );
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(outside(V4)).open(protocol).unwrap();
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().client_ip(), NODE_1.ip(V4));
+}

@@ -89,7 +89,7 @@ fn note_depth<V: Header>(depth: u64) {
 impl<V: Apart> Search<'_, V> {
     #[inline(always)]
     fn over(&mut self, count: u32) {
-        let count = if count > CANDIDATES { CANDIDATES } else { count };
+        let count = if count > CANDIDATES + 1 { CANDIDATES + 1 } else { count };
         // SAFETY: the callback gets this very struct, for as long as the call lasts (since Linux 5.17).
         unsafe {
             helpers::bpf_loop(count, step::<V> as *mut c_void, from_mut(self).cast(), 0);

@@ -331,6 +331,33 @@ impl Netlink {
         }
     }
 
+    /// The address that the host would send from, by an interface, to `address`: the route's own (`src`), or that of which the
+    /// kernel finds that it suits (IPv4: in the next hop's subnet; IPv6: RFC 6724). `None`: no route leads there.
+    pub fn source_towards(&self, index: u32, address: IpAddr) -> Result<Option<IpAddr>, Error> {
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        let to;
+        (header.address_family, header.destination_prefix_length, to) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        message.attributes = vec![RouteAttribute::Destination(to), RouteAttribute::Oif(index)];
+        let mut found = self.handle.route().get(message).execute();
+        let route = match self.run(found.try_next()) {
+            Err(RtError::NetlinkError(_)) => None,
+            Err(error) => return Err(refused("ask for the route to", address.to_string())(error)),
+            Ok(route) => route,
+        };
+        let source = route.into_iter().flat_map(|route| route.attributes).find_map(|attribute| {
+            match attribute {
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(address.into()),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => Some(address.into()),
+                _ => None,
+            }
+        });
+        Ok(source)
+    }
+
     /// Every route of both families, in any table.
     pub fn routes(&self) -> Result<Vec<RouteMessage>, Error> {
         let mut routes: Vec<RouteMessage> = Vec::new();

@@ -1,6 +1,6 @@
 //! The interfaces by which packets leave the node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteMetric};
@@ -12,7 +12,7 @@ use super::{Error, Netlink};
 pub struct Uplink {
     /// The interface.
     pub link: Link,
-    /// Its addresses of global scope, in the kernel's order.
+    /// Those that the host sends from by it come first, be they its own or not; then its own of global scope.
     pub addresses: Vec<IpAddr>,
     /// The smallest MTU that a route by it has of its own, in L3 bytes.
     pub route_mtu: Option<u32>,
@@ -23,9 +23,31 @@ impl Uplink {
     pub fn of(netlink: &Netlink, link: Link, routes: &[RouteMessage]) -> Result<Self, Error> {
         // Those that nobody answers for yet, and those that are on their way out, come last.
         let found = netlink.addresses_by_use(link.index)?;
+        let mut addresses = Vec::new();
+        for somewhere in SOMEWHERE {
+            let source = netlink.source_towards(link.index, somewhere)?;
+            addresses.extend(source.filter(is_seen_outside));
+        }
+        let own = found.iter().map(IpNetwork::ip);
+        let others: Vec<_> = own.filter(|address| !addresses.contains(address)).collect();
+        addresses.extend(others);
         let route_mtu = smallest_mtu(routes, link.index);
-        Ok(Self { link, addresses: found.iter().map(IpNetwork::ip).collect(), route_mtu })
+        Ok(Self { link, addresses, route_mtu })
     }
+}
+
+/// Where no route leads but the default one: documentation's (RFC 5737, RFC 3849). Nothing is sent there.
+const SOMEWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 1)),
+];
+
+fn is_seen_outside(address: &IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !is_link_local && !address.is_loopback() && !address.is_unspecified()
 }
 
 /// The uplinks: those named, or the devices of default routes. What has no Ethernet header is left to the host, and

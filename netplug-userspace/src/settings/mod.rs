@@ -1,5 +1,5 @@
-//! What a running node is told: by an ADD, by an operator, by a watched file. Each goes by the same way, to the state file
-//! first and to the datapath then, under one lock.
+//! What a running node is told: by an ADD, by an operator, by a watched file. Each goes by the same way, under one lock: to the
+//! datapath first, and to the state file then, so that what is refused is not kept.
 //!
 //! # Who counts
 //! What networks ask for is as their last ADDs had it. What was chosen at run time (`netplug masquerade set`, `netplug
