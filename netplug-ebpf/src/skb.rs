@@ -171,7 +171,7 @@ impl Skb {
         unsafe { helpers::bpf_set_hash(self.0, hash) };
     }
 
-    /// The mark of a packet that `from_*` have redirected; see `Config::marker`.
+    /// The mark of a packet that is done with; see `Config::marker`.
     #[inline(always)]
     pub fn marker(self) -> u32 {
         // SAFETY: the context is valid.

@@ -65,10 +65,11 @@ pub struct Config {
     /// [`MASQUERADE`], [`LEARN_TCP`], [`MASQUERADE_LINK_LOCAL4`], [`MASQUERADE_LINK_LOCAL6`], [`HOST_PORTS`],
     /// [`EPHEMERAL_HOST_PORTS`].
     pub flags: u32,
-    /// What `from_*` write into a redirected packet's control block, so that `to_uplink` knows it to be done
-    /// with. Random for each load, and never zero.
+    /// What the programs write into the control block of a packet that is done with, so that an uplink that it passes after, above or
+    /// below, leaves it alone: redirected by `from_*`, addressed by `from_uplink`, changed by `to_uplink`. Random for each
+    /// load, and never zero.
     pub marker: u32,
-    /// The host's ephemeral ports (`ip_local_port_range`), inclusive: those that have been so ever since masquerade began, and
+    /// The host's ephemeral ports (`ip_local_port_range`), inclusive: those that have been so ever since the first ADD told of them, and
     /// are no pod's therefore.
     pub local_ports: PortRange,
     /// The ports that masquerade may take.
