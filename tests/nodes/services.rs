@@ -9,7 +9,7 @@ use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Direct, Learn};
-use crate::scene::{NODE_PORT, Proxy, Scene};
+use crate::scene::{NODE_PORT, PORT, Proxy, Scene};
 
 /// More requests than it takes to learn both directions.
 const REQUESTS: usize = 50;
@@ -95,6 +95,22 @@ fn a_server_may_speak_first_after_a_silence(
     assert_eq!(scene.web.servers().speak("are you there?"), 1);
     assert_eq!(talk.hear_line().unwrap(), "are you there?\n");
     talk.ask("yes").unwrap();
+}
+
+/// The very port of a service's connection may call the pod behind it, too: the host then finds one of the two another port.
+#[rstest]
+fn a_connection_that_has_not_been_answered_yet_keeps_its_tuple(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Direct)] steering: Steering,
+) {
+    const CALLER: u16 = 20_000;
+    let scene = Scene::steered(steering);
+    let by_service = scene.client.dial(scene.service(ip)).from_port(CALLER);
+    let mut by_service = by_service.tcp().unwrap();
+    let to_pod = scene.client.dial(scene.web.at(ip, PORT)).from_port(CALLER);
+    let mut to_pod = to_pod.tcp().unwrap();
+    assert_eq!(to_pod.ask_times(REQUESTS).unwrap().server, "web");
+    assert_eq!(by_service.ask_times(REQUESTS).unwrap().server, "web");
 }
 
 #[rstest]

@@ -1,6 +1,7 @@
 //! FLOWS4, FLOWS6: what the host made of a flow, by the tuple that entered.
 //! Shape    LRU hash, Tuple → Flow, 262,144 entries each (setting `flowCache`)
-//! Writes   `to_pod` and `to_uplink`, through `stage::learn`; `from_*` void it on an opening
+//! Writes   `to_pod` and `to_uplink`, through `stage::learn`; `from_*` void it on an opening. With `direct`, `from_pod` enters
+//!          connections, and `to_pod` holds the tuple of one that the host knows by a void entry (`entered_by` 0)
 //! Reads    `from_pod` and `from_uplink`, once per packet; `netplug flows`
 //! Ends     LRU; another epoch; `revisit_at`; another interface: each reads as a miss
 //! Missing  the packet visits the host. Losing any entry at any time costs one visit, never correctness

@@ -10,8 +10,9 @@
 //! # Twins
 //! The host does not know of direct connections, so it may give a service connection the tuple of one. That connection is
 //! refused as long as the direct one lives: neither both its sides have closed, nor one reset it, nor was it silent for long.
+//! The other way round, an opening of the tuple of one that the host knows visits, and the host finds it another port.
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::is_first;
@@ -83,7 +84,7 @@ fn is_known_to_host<V: Header>(tuple: &Tuple<V>) -> bool {
 }
 
 /// With `direct`, refuses a connection of the host's that would take a live direct one's tuple, and forgets one that has
-/// closed, or that nobody has used for long.
+/// closed, or that nobody has used for long. Its own tuple it holds from now on.
 #[inline(always)]
 pub fn check_twin<V: Header>(packet: &Packet<V>, config: &Config) -> Result<(), Counter> {
     if config.steering != STEERING_DIRECT || !is_first(packet.tcp_flags) {
@@ -95,7 +96,26 @@ pub fn check_twin<V: Header>(packet: &Packet<V>, config: &Config) -> Result<(), 
     }
     forget(&packet.tuple);
     forget(&answers);
+    hold(packet, &answers);
     Ok(())
+}
+
+/// Has the cache know of a connection that the host gave a pod of this node, until the first of its answers is learned: a void
+/// entry, which no packet follows, and by which no direct connection takes the tuple.
+#[inline(always)]
+fn hold<V: Header>(packet: &Packet<V>, answers: &Tuple<V>) {
+    if maps::endpoint::<V>(&packet.tuple.source).is_none() {
+        return;
+    }
+    let Some(scratch) = V::scratch() else { return };
+    // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's. A flow is plain old data.
+    let flow = unsafe {
+        core::ptr::write_bytes(&raw mut (*scratch).flow, 0, 1);
+        &mut (*scratch).flow
+    };
+    flow.tag = answers.tag();
+    // Content if its answers are known already.
+    let _ = V::flows().insert(answers, &*flow, u64::from(BPF_NOEXIST));
 }
 
 #[inline(always)]

@@ -174,7 +174,9 @@ fn forget_twin<V: Header>(twin: &Tuple<V>, learned: u32) {
 fn forget_older_answers<V: Header>(visit: &Visit<V>, answers: &Tuple<V>) {
     let Some(cached) = V::flows().get_ptr(answers) else { return };
     // SAFETY: as above.
-    if !unsafe { decide::leads_back(&visit.entered, &(*cached).left) } {
+    let (only_holds, leads_back) =
+        unsafe { ((*cached).entered_by == 0, decide::leads_back(&visit.entered, &(*cached).left)) };
+    if !only_holds && !leads_back {
         // As above.
         let _ = V::flows().remove(answers);
     }

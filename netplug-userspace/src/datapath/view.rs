@@ -122,6 +122,8 @@ impl Datapath {
         let flows = entries(&self.maps.flows::<V>()?, V::FLOWS)?;
         Ok(flows
             .into_iter()
+            // Not those that are void, and only hold a tuple.
+            .filter(|(_, flow)| flow.entered_by != 0)
             .map(|(tuple, flow)| {
                 let (source, destination) = ends(&tuple);
                 let (left_source, left_destination) = ends(&flow.left);
