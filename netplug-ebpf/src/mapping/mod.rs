@@ -18,6 +18,7 @@ mod known;
 mod outbound;
 mod rebuild;
 mod search;
+mod socket;
 mod sweep;
 
 pub use fragments::{follow, keep_later, note_first};
@@ -28,7 +29,8 @@ pub use inbound::{Found, inbound};
 pub use known::{Out, is_translated, translation_in, translation_out};
 pub use outbound::{AS_IT_IS, NO_ROOM, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
-pub use search::{find, has_socket, is_host_port, try_port};
+pub use search::{find, is_host_port, try_port};
+pub use socket::has_socket;
 pub use sweep::{is_sweep_due, sweep};
 
 use aya_ebpf::helpers::generated as helpers;

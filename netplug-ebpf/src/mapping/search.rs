@@ -7,7 +7,7 @@
 use core::ffi::c_void;
 use core::ptr::from_mut;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::{Stage, has_expired};
 use netplug_common::decide::opening::is_first;
@@ -16,12 +16,13 @@ use netplug_common::hash;
 use netplug_common::maps::config::{Config, HOST_PORTS};
 use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::TRANSLATED;
-use netplug_common::tuple::{TCP, Tuple, UDP};
+use netplug_common::tuple::Tuple;
 
 use crate::apart::Apart;
+use crate::mapping::socket::has_socket;
 use crate::mapping::{Clock, NO_ROOM, NONE_LEFT, half, is_half_of, keep, take, touch};
 use crate::packet::{Header, Packet};
-use crate::skb::{Skb, bytes_of};
+use crate::skb::Skb;
 use crate::{atomic, maps, report};
 
 /// Answer of [`try_port`]: another one.
@@ -262,26 +263,4 @@ pub fn is_host_port<V: Header>(config: &Config, answers: &Tuple<V>) -> bool {
     }
     wanted.address = bytemuck::Zeroable::zeroed();
     maps::host_port::<V>(&wanted).is_some()
-}
-
-/// Whether a socket of the host's would receive a packet of this tuple.
-#[inline(always)]
-pub fn has_socket<V: Header>(skb: Skb, tuple: &Tuple<V>) -> bool {
-    // `struct bpf_sock_tuple` is the tuple's first fields: addresses, then ports (include/uapi/linux/bpf.h).
-    let size = (2 * size_of::<V::Address>() + 4) as u32;
-    let namespace = BPF_F_CURRENT_NETNS as i64 as u64;
-    let wanted = bytes_of(tuple).cast::<bpf_sock_tuple>().cast_mut();
-    // SAFETY: `wanted` has `size` readable bytes; a socket that is found is released.
-    unsafe {
-        let socket = match tuple.protocol {
-            TCP => helpers::bpf_skc_lookup_tcp(skb.raw(), wanted, size, namespace, 0),
-            UDP => helpers::bpf_sk_lookup_udp(skb.raw(), wanted, size, namespace, 0),
-            _ => return false,
-        };
-        if socket.is_null() {
-            return false;
-        }
-        helpers::bpf_sk_release(socket.cast());
-        true
-    }
 }
