@@ -493,6 +493,6 @@ pub extern "C" fn walk(skb: *mut __sk_buff, offset: u32, protocol: u32) -> u64 {
 /// [`mapping::life`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn life(before: u32, protocol: u32, flags: u32, is_answer: u32) -> u64 {
-    mapping::life(before, protocol as u8, flags as u8, is_answer != 0)
+pub extern "C" fn life(before: u32, end: u32, protocol: u32, flags: u32, is_answer: u32) -> u64 {
+    mapping::life(before, end, protocol as u8, flags as u8, is_answer != 0)
 }

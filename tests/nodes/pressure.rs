@@ -1,6 +1,7 @@
 //! Masquerade where ports or room are scarce.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
@@ -44,7 +45,7 @@ fn outside(ip: Family) -> SocketAddr {
 
 /// Of a hundred flows to one destination, those that found a port, and how many found none.
 fn call(client: &Pod, ip: Family, protocol: Protocol) -> (Vec<Talk>, usize) {
-    let dial = client.dial(outside(ip)).patience(std::time::Duration::from_millis(100));
+    let dial = client.dial(outside(ip)).patience(Duration::from_millis(100));
     let talks = (0..FLOWS).map(|_| {
         let mut talk = dial.open(protocol)?;
         talk.ask("a port?").map(|_| talk)
@@ -93,15 +94,43 @@ fn a_connection_that_closes_gives_its_port_to_the_next(
     }
 }
 
+/// `udpStream` is for what goes on: a question and its answer hold their port for `udp`, as with conntrack.
 #[rstest]
-fn a_silent_datagram_flow_gives_its_port_to_the_next(#[values(V4, V6)] ip: Family) {
-    let node = Learn.network().with("timeouts", json!({"udp": 1, "udpStream": 1}));
+fn a_silent_datagram_flow_gives_its_port_to_the_next(
+    #[values(V4, V6)] ip: Family,
+    #[values(1, 120)] stream: u32,
+) {
+    let (_node, client) = hasty(stream);
+    let (_silent, _) = call(&client, ip, Udp);
+    eventually(SOON, || client.dial(outside(ip)).patience(IMPATIENCE).ask(Udp, "a port?"));
+}
+
+#[rstest]
+fn a_stream_of_datagrams_holds_its_port_for_longer(#[values(V4, V6)] ip: Family) {
+    let (_node, client) = hasty(120);
+    let mut stream = client.dial(outside(ip)).udp().unwrap();
+    let began = Instant::now();
+    let mut known = stream.ask("a port?").unwrap();
+    while began.elapsed() < Duration::from_secs(3) {
+        known = stream.ask("and still?").unwrap();
+    }
+    // Others come, have their question answered, and are silent for so long that others get their ports.
+    call(&client, ip, Udp);
+    eventually(SOON, || client.dial(outside(ip)).patience(IMPATIENCE).ask(Udp, "a port?"));
+    let (mut others, _) = call(&client, ip, Udp);
+    let ports = others.iter_mut().filter_map(|other| Some(other.ask("which port?").ok()?.client));
+    assert!(!ports.collect::<Vec<_>>().contains(&known.client));
+    assert_eq!(stream.ask("and now?").unwrap().client, known.client);
+}
+
+/// A node with few ports, and datagrams that hold them for a second, unless they are a stream.
+fn hasty(stream: u32) -> (Node, Pod) {
+    let node = Learn.network().with("timeouts", json!({"udp": 1, "udpStream": stream}));
     let node = Node::with(node.with("revisit", "100ms"));
     node.namespace().set_sysctl("net/ipv4/ip_local_port_range", "1024 65471");
     let client = node.add_pod("client");
     node.outside().listen(PORT);
-    let (_silent, _) = call(&client, ip, Udp);
-    eventually(SOON, || client.dial(outside(ip)).patience(IMPATIENCE).ask(Udp, "a port?"));
+    (node, client)
 }
 
 /// The map is as full as it gets, of connections that all carry data.

@@ -2,12 +2,12 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
-use netplug_common::maps::flow::{SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::flow::{ANSWERS, Flow, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, UDP};
 use netplug_tests::cast::{CLIENT, GATEWAY, SERVICE, WEB};
 use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
 
-use crate::datapath::{Datapath, EPOCH, Family, NEXT, REDIRECT, flow, tuple};
+use crate::datapath::{Datapath, EPOCH, Family, HERE, NEXT, REDIRECT, THERE, flow, tuple};
 
 pub fn of<V: Family>() -> netplug_tests::cast::Family {
     if V::HEADER_LENGTH == 20 {
@@ -94,17 +94,53 @@ fn void_entries_are_not_followed() {
             / tcp(40000, 80).ack()
             / payload(b"hello");
         for (why, void) in [
-            ("another epoch", netplug_common::maps::flow::Flow { epoch: EPOCH - 1, ..good }),
-            ("another interface", netplug_common::maps::flow::Flow { entered_by: 4242, ..good }),
-            ("due", netplug_common::maps::flow::Flow { revisit_at: 1, ..good }),
-            ("another flow's element", netplug_common::maps::flow::Flow { tag: !good.tag, ..good }),
-            ("too long for the device", netplug_common::maps::flow::Flow { mtu: 40, ..good }),
+            ("another epoch", Flow { epoch: EPOCH - 1, ..good }),
+            ("another interface", Flow { entered_by: 4242, ..good }),
+            ("due", Flow { revisit_at: 1, ..good }),
+            ("another flow's element", Flow { tag: !good.tag, ..good }),
+            ("too long for the device", Flow { mtu: 40, ..good }),
         ] {
             let mut datapath = Datapath::new();
             datapath.learned(tuple, void);
             datapath.enters(&data::<V>(), NEXT, &steered);
             assert_eq!(datapath.counted(Counter::Hit), 0, "{why}");
         }
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// A host that has forgotten the flow would take the answer for a question.
+#[test]
+fn an_answer_that_is_due_asks_behind_its_question() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        // So long that no answer has waited too long.
+        datapath.configure(|config| config.revisit_jiffies = 1 << 40);
+        let entered = tuple::<V>(UDP, (CLIENT, 8080), (WEB, 40000));
+        let left = tuple::<V>(UDP, (SERVICE, 80), (WEB, 40000));
+        let due = Flow { revisit_at: 1, ..flow(&entered, left, ANSWERS) };
+        let asks = left.reversed();
+        let question = Flow { entered_by: THERE, ..flow(&asks, entered.reversed(), 0) };
+        let answer = eth(CLIENT, GATEWAY)
+            / ip(of::<V>(), CLIENT, WEB)
+            / udp(8080, 40000)
+            / payload(b"an answer");
+        datapath.learned(entered, due);
+        assert_eq!(datapath.run("from_pod", HERE, &answer).0, NEXT, "there is no question");
+
+        datapath.learned(asks, question);
+        assert_eq!(datapath.run("from_pod", HERE, &answer).0, REDIRECT);
+        let told = datapath.cached(&asks).unwrap();
+        assert!(told.revisit_at < question.revisit_at, "it is to ask");
+        assert_eq!(datapath.run("from_pod", HERE, &answer).0, REDIRECT, "it has not asked yet");
+        assert_eq!(datapath.cached(&asks), Some(told), "it is told once");
+
+        datapath.learned(asks, question);
+        assert_eq!(datapath.run("from_pod", HERE, &answer).0, NEXT, "it has asked");
+
+        datapath.configure(|config| config.revisit_jiffies = 4);
+        datapath.learned(entered, due);
+        assert_eq!(datapath.run("from_pod", HERE, &answer).0, NEXT, "it has waited too long");
     }
     both((run::<V4>, run::<V6>));
 }

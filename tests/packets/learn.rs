@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{LEARN_TCP, STEERING_ALWAYS};
-use netplug_common::maps::flow::{Flow, SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::flow::{ANSWERS, Flow, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, SERVICE, WEB};
 use netplug_tests::packet::{Ip, Packet, eth, ip, payload, tcp, udp};
@@ -66,6 +66,52 @@ fn a_translated_flow_is_learned_with_its_translation() {
         run::<V4>(protocol);
         run::<V6>(protocol);
     }
+}
+
+/// The host has forgotten the flow: what the datagram answers is to tell it all again.
+#[test]
+fn where_what_was_translated_passes_untouched_its_question_asks() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::with_web_here();
+        let answer = asks::<V>(UDP, WEB, 80);
+        let left = tuple::<V>(UDP, (SERVICE, 443), (WEB, 80));
+        let question = left.reversed();
+        datapath.learned(answer, Flow { revisit_at: 1, ..flow(&answer, left, ANSWERS) });
+        datapath.learned(question, flow(&question, answer.reversed(), 0));
+        datapath.visits::<V>(&packet::<V>(UDP, WEB, 80, 64));
+        datapath.run("to_pod", HERE, &packet::<V>(UDP, WEB, 80, 63));
+        assert!(datapath.cached(&answer).is_some_and(|flow| flow.flags & UNTOUCHED != 0));
+        assert!(!datapath.knows(&question));
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// Whose answers wait for it. Both ways of a flow that has an address of the node's look the same: who calls is seen first.
+#[test]
+fn answers_of_datagrams_that_the_host_translates_are_told_apart() {
+    fn run<V: Family>() {
+        // What CLIENT sends leaves as a service's, to one's pod, and as the node's, which was seen first or behind its answers.
+        for (to, (source, source_port), port, back, flags) in [
+            (WEB, (SERVICE, 443), 80, None, ANSWERS),
+            (SERVICE, (CLIENT, 40000), 8080, Some(0), 0),
+            (WEB, (NODE_1, 443), 80, None, 0),
+            (WEB, (NODE_1, 443), 80, Some(0), ANSWERS),
+            (WEB, (NODE_1, 443), 80, Some(ANSWERS), 0),
+        ] {
+            let mut datapath = Datapath::with_web_here();
+            let entered = asks::<V>(UDP, to, 80);
+            let left = tuple::<V>(UDP, (source, source_port), (WEB, port));
+            if let Some(flags) = back {
+                let back = left.reversed();
+                datapath.learned(back, flow(&back, entered.reversed(), flags));
+            }
+            datapath.visits::<V>(&packet::<V>(UDP, to, 80, 64));
+            let header = eth(GATEWAY, CLIENT) / ip(of::<V>(), source, WEB).ttl(63);
+            datapath.run("to_pod", HERE, &(header / udp(source_port, port) / payload(DATA)));
+            assert_eq!(datapath.cached(&entered).map(|flow| flow.flags), Some(flags));
+        }
+    }
+    both((run::<V4>, run::<V6>));
 }
 
 /// A packet that leaves under the hash of a visit is not learned from.

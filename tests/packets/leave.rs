@@ -46,8 +46,12 @@ fn with_direct_a_live_connections_tuple_is_not_given_to_another() {
             for (direct, verdict) in [(live, SHOT), (closed, NEXT), (silent, NEXT)] {
                 datapath.learned(side, direct);
                 assert_eq!(datapath.run("to_pod", HERE, &opens).0, verdict);
-                assert_eq!(datapath.knows(&side), verdict == SHOT);
+                let is_direct = |flow: Flow<V>| flow.flags & DIRECT != 0;
+                assert_eq!(datapath.cached(&side).is_some_and(is_direct), verdict == SHOT);
             }
+            // From then on no direct one gets it.
+            let held = datapath.cached(&entered.reversed()).expect("the host's is known");
+            assert_eq!((held.flags, held.entered_by), (0, 0));
         }
         assert_eq!(datapath.counted(Counter::TupleInUse), 2);
     }

@@ -1,11 +1,11 @@
 //! What is learned when a packet leaves as `left` that had entered as `entered`.
 
-use crate::decide::due::revisit_at;
+use crate::decide::due::{revisit_at, revisit_of_datagrams};
 use crate::decide::rewrite::deltas;
 use crate::ip::IpVersion;
-use crate::maps::flow::{CLOSED, Flow, SAME_BRIDGE, TO_UPLINK, UNTOUCHED};
+use crate::maps::flow::{ANSWERS, CLOSED, Flow, SAME_BRIDGE, TO_UPLINK, TOLD, UNTOUCHED};
 use crate::maps::visit::Visit;
-use crate::tuple::Tuple;
+use crate::tuple::{Tuple, UDP};
 
 /// Where and when a packet leaves that is learned from.
 pub struct Leaving {
@@ -21,6 +21,8 @@ pub struct Leaving {
     pub now: u64,
     /// [`crate::maps::config::Config::revisit_jiffies`].
     pub revisit: u64,
+    /// [`crate::maps::config::Config::jiffies_per_second`].
+    pub jiffies_per_second: u64,
 }
 
 /// Makes `flow` what the host made of the visit's packet, which leaves as `left`. MTU and MACs are the caller's. The epoch is
@@ -44,6 +46,58 @@ pub fn fill<V: IpVersion>(
     flow.port_delta = change.ports;
 }
 
+/// Which way a translated flow of datagrams goes, as far as its tuples tell: `Some(true)`, it answers one to a service. Others have
+/// an address of the node's, and look the same both ways.
+#[inline(always)]
+#[must_use]
+pub fn answers_service<V: IpVersion>(
+    entered: &Tuple<V>,
+    left: &Tuple<V>,
+    is_nodes: impl Fn(&V::Address) -> bool,
+) -> Option<bool> {
+    let is_source_same = entered.source == left.source;
+    let is_destination_same = entered.destination == left.destination;
+    match (is_source_same, is_destination_same) {
+        (false, true) if !is_nodes(&left.source) => Some(true),
+        (true, false) if !is_nodes(&entered.destination) => Some(false),
+        _ => None,
+    }
+}
+
+/// What else `fill` would say of datagrams, given what is `known` of the flow, and of the flow `back`, which leads back to who sent it:
+/// whether they answer that one, and when they ask. `answers_service`: [`answers_service`]'s, if the host translated them.
+#[inline(always)]
+pub fn fill_datagrams<V: IpVersion>(
+    flow: &mut Flow<V>,
+    known: Option<&Flow<V>>,
+    back: Option<&Flow<V>>,
+    answers_service: Option<bool>,
+    leaving: &Leaving,
+) {
+    if flow.left.protocol != UDP {
+        return;
+    }
+    if flow.flags & UNTOUCHED == 0 {
+        let is_answer = match (answers_service, known, back) {
+            (Some(is_answer), ..) => is_answer,
+            // Of a flow as it was before.
+            (None, Some(known), _) if known.left == flow.left => known.flags & ANSWERS != 0,
+            // Who calls is seen first.
+            (None, _, Some(back)) => back.flags & ANSWERS == 0,
+            (None, _, None) => false,
+        };
+        flow.flags |= if is_answer { ANSWERS } else { 0 };
+    }
+    // conntrack keeps a flow that asks by `revisit` longer, by three seconds at least.
+    let is_new = known.is_none_or(|known| {
+        !is_same(known, flow) || leaving.now > known.revisit_at + 3 * leaving.jiffies_per_second
+    });
+    let is_answer = flow.flags & ANSWERS != 0;
+    let revisit =
+        revisit_of_datagrams(leaving.revisit, leaving.jiffies_per_second, is_answer, is_new);
+    flow.revisit_at = revisit_at(leaving.now, revisit, leaving.hash);
+}
+
 /// Whether the host decided a flow as it had before: then the entry that is known is refreshed in place.
 #[inline(always)]
 #[must_use]
@@ -52,7 +106,7 @@ pub fn is_same<V: IpVersion>(known: &Flow<V>, flow: &Flow<V>) -> bool {
         && known.left == flow.left
         && known.entered_by == flow.entered_by
         && known.leaves_by == flow.leaves_by
-        && known.flags & !CLOSED == flow.flags
+        && known.flags & !(CLOSED | TOLD) == flow.flags
         && known.mtu == flow.mtu
         && known.destination_mac == flow.destination_mac
         && known.source_mac == flow.source_mac

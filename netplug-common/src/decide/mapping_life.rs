@@ -17,9 +17,9 @@ pub struct Lifetimes {
     pub tcp_established: u32,
     /// TCP after a FIN or RST, TIME_WAIT included.
     pub tcp_closing: u32,
-    /// UDP that nobody has answered.
+    /// UDP that nobody has answered, or that is over within two seconds.
     pub udp: u32,
-    /// UDP both ways.
+    /// UDP both ways, for longer.
     pub udp_stream: u32,
     /// ICMP echo.
     pub icmp: u32,
@@ -51,6 +51,8 @@ impl Lifetimes {
             (TCP, Stage::Opening) => self.tcp_opening,
             (TCP, _) => self.tcp_closing,
             (UDP, Stage::Established) => self.udp_stream,
+            // Its end is not put off: it is to see whether it goes on.
+            (UDP, Stage::Answered) if self.udp <= STREAM_AFTER => STREAM_AFTER + 1,
             (UDP, _) => self.udp,
             (SCTP, Stage::Established) => self.sctp_established,
             (SCTP, _) => 10,
@@ -79,6 +81,8 @@ pub enum Stage {
     CallerGoesOn = 6,
     /// After a RST the other side went on.
     CalledGoesOn = 7,
+    /// UDP: somebody has answered. Whether it is more than a question and its answer is to be seen.
+    Answered = 8,
 }
 
 impl Stage {
@@ -94,6 +98,7 @@ impl Stage {
             5 => Self::Reset,
             6 => Self::CallerGoesOn,
             7 => Self::CalledGoesOn,
+            8 => Self::Answered,
             _ => Self::Closed,
         }
     }
@@ -106,16 +111,29 @@ impl Stage {
     }
 }
 
+/// Seconds after which a UDP flow that goes on is a stream: conntrack's (`nf_conntrack_udp_packet`,
+/// net/netfilter/nf_conntrack_proto_udp.c, Linux 6.12), which counts from the first packet; here it is the first answer.
+pub const STREAM_AFTER: u32 = 2;
+
 /// The stage after a packet of `protocol` with TCP flags byte `flags` (SCTP's: `opening::sctp_flags`), which is an answer to who
-/// called or not; `before` is `None` for a new mapping.
+/// called or not; `before` is `None` for a new mapping. `goes_on`: it is [`Stage::Answered`] for [`STREAM_AFTER`].
 #[inline(always)]
 #[must_use]
-pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: bool) -> Stage {
+pub const fn next(
+    before: Option<Stage>,
+    protocol: u8,
+    flags: u8,
+    is_answer: bool,
+    goes_on: bool,
+) -> Stage {
     if protocol != TCP && protocol != SCTP {
         return match before {
             Some(Stage::Established) => Stage::Established,
-            _ if is_answer => Stage::Established,
-            _ => Stage::Opening,
+            Some(Stage::Answered) if goes_on => Stage::Established,
+            Some(Stage::Answered) => Stage::Answered,
+            _ if !is_answer => Stage::Opening,
+            _ if protocol == UDP => Stage::Answered,
+            _ => Stage::Established,
         };
     }
     match (moment(flags), before) {
@@ -139,7 +157,7 @@ pub const fn next(before: Option<Stage>, protocol: u8, flags: u8, is_answer: boo
 }
 
 /// Whether a mapping may give way to another flow where the map is full, `left` seconds before its end: not while data may
-/// flow, and not before an answer had a second's time to come.
+/// flow, and not before an answer had a second's time to come, or a flow has shown that it goes on.
 #[inline(always)]
 #[must_use]
 pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, left: u32) -> bool {
@@ -149,6 +167,7 @@ pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, lef
         Stage::Opening | Stage::CallerGoesOn | Stage::CalledGoesOn => {
             left + 1 < lifetimes.seconds(protocol, stage)
         }
+        Stage::Answered => left + STREAM_AFTER + 1 < lifetimes.seconds(protocol, stage),
     }
 }
 
@@ -172,7 +191,7 @@ mod tests {
     fn goes(steps: &[(u8, bool, Stage)]) {
         let mut stage = None;
         for (flags, is_answer, expected) in steps {
-            stage = Some(next(stage, TCP, *flags, *is_answer));
+            stage = Some(next(stage, TCP, *flags, *is_answer, true));
             assert_eq!(stage, Some(*expected), "{flags:#04x}");
         }
     }
@@ -222,27 +241,41 @@ mod tests {
 
     #[test]
     fn each_stage_has_its_number() {
-        for number in 0..=7 {
+        for number in 0..=8 {
             assert_eq!(Stage::of(number) as u8, number);
         }
-        assert_eq!(Stage::of(8), Stage::Closed);
+        assert_eq!(Stage::of(9), Stage::Closed);
         assert!(Stage::Reset.has_ended() && !Stage::CallerGoesOn.has_ended());
     }
 
     #[test]
     fn a_connection_found_in_the_middle_is_established() {
-        assert_eq!(next(None, TCP, ACK, false), Stage::Established);
+        assert_eq!(next(None, TCP, ACK, false, false), Stage::Established);
     }
 
     #[test]
-    fn datagrams_are_established_by_an_answer_and_for_good() {
-        let mut stage = next(None, UDP, 0, false);
-        for (is_answer, expected) in
-            [(false, Stage::Opening), (true, Stage::Established), (false, Stage::Established)]
-        {
-            stage = next(Some(stage), UDP, 0, is_answer);
-            assert_eq!(stage, expected);
+    fn datagrams_are_a_stream_once_they_go_on_after_an_answer_and_for_good() {
+        const NOW: bool = false;
+        const LATER: bool = true;
+        let mut stage = None;
+        for (is_answer, goes_on, expected) in [
+            (CALL, LATER, Stage::Opening),
+            (CALL, LATER, Stage::Opening),
+            (ANSWER, LATER, Stage::Answered),
+            (CALL, NOW, Stage::Answered),
+            (ANSWER, NOW, Stage::Answered),
+            (CALL, LATER, Stage::Established),
+            (CALL, NOW, Stage::Established),
+        ] {
+            stage = Some(next(stage, UDP, 0, is_answer, goes_on));
+            assert_eq!(stage, Some(expected));
         }
+    }
+
+    #[test]
+    fn an_echo_is_established_by_its_answer() {
+        let asked = next(None, 1, 0, CALL, false);
+        assert_eq!(next(Some(asked), 1, 0, ANSWER, false), Stage::Established);
     }
 
     #[test]
@@ -250,6 +283,9 @@ mod tests {
         let seconds = |protocol, stage| Lifetimes::DEFAULT.seconds(protocol, stage);
         assert_eq!(seconds(TCP, Stage::Established), 432_000);
         assert_eq!((seconds(UDP, Stage::Opening), seconds(UDP, Stage::Established)), (30, 120));
+        assert_eq!(seconds(UDP, Stage::Answered), 30);
+        let hasty = Lifetimes { udp: 1, ..Lifetimes::DEFAULT };
+        assert_eq!(hasty.seconds(UDP, Stage::Answered), 3);
         assert_eq!(seconds(1, Stage::Established), 30);
         assert_eq!((seconds(SCTP, Stage::Opening), seconds(SCTP, Stage::Established)), (10, 210));
     }
@@ -263,6 +299,8 @@ mod tests {
         assert!(may(Stage::Closed, 120) && may(Stage::Reset, 120));
         assert!(!may(Stage::Opening, 120) && !may(Stage::Opening, 119));
         assert!(may(Stage::Opening, 118));
+        let may = |left| may_give_way(&Lifetimes::DEFAULT, UDP, Stage::Answered, left);
+        assert!(!may(27) && may(26));
     }
 
     #[test]

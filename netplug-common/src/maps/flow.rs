@@ -23,6 +23,10 @@ pub const SAME_BRIDGE: u32 = 4;
 pub const DIRECT: u32 = 8;
 /// Flag: a closing packet has been seen.
 pub const CLOSED: u32 = 16;
+/// Flag: datagrams that answer a flow which the host translated: that one asks the host first.
+pub const ANSWERS: u32 = 32;
+/// Flag: that one has been told to.
+pub const TOLD: u32 = 64;
 
 /// What becomes of a packet with the key's tuple.
 #[repr(C)]

@@ -15,6 +15,7 @@ use crate::maps::flow::UNTOUCHED;
 use crate::model::cast::{Phrase, Tuple, is_uplink, pod_at};
 use crate::model::host::Way;
 use crate::model::rules::Rules;
+use crate::tuple::UDP;
 
 /// What FLOWS has.
 pub type Flow = crate::maps::flow::Flow<V4>;
@@ -118,6 +119,7 @@ impl Cache {
             hash,
             now: NOW,
             revisit: u64::from(REVISIT) * TICK,
+            jiffies_per_second: TICK,
         };
         let mut flow = Flow::zeroed();
         fill(&mut flow, visit, &way.tuple, &leaving);
@@ -139,6 +141,13 @@ impl Cache {
             let answers = flow.left.reversed();
             self.flows
                 .retain(|(tuple, cached)| *tuple != answers || leads_back(entered, &cached.left));
+        }
+        if flow.flags & UNTOUCHED != 0 && entered.protocol == UDP {
+            let known = self.flows.iter().find(|(tuple, _)| tuple == entered);
+            let question = known.filter(|(_, known)| known.flags & UNTOUCHED == 0);
+            if let Some(question) = question.map(|(_, known)| known.left.reversed()) {
+                self.forget(&question);
+            }
         }
         self.put(entered, flow);
         if !rules.per_direction {

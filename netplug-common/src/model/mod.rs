@@ -30,7 +30,8 @@
 //! # What is not
 //! Torn reads of map values, MTU and hops, fragments and ICMP, masquerade and HostPorts (to the cache they are one more
 //! translation by the host), steering `direct` (which asks no host), and how a packet is rewritten. Whether a packet is noted
-//! at all (`decide::retry`) is left open: a visit can be lost at any time.
+//! at all (`decide::retry`) is left open: a visit can be lost at any time. Answers do not wait for what they answer (`decide::due`):
+//! the wait is over within `revisit`.
 
 mod action;
 mod cache;

@@ -34,7 +34,7 @@ pub use socket::has_socket;
 pub use sweep::{is_sweep_due, sweep};
 
 use aya_ebpf::helpers::generated as helpers;
-use netplug_common::decide::mapping_life::{Lifetimes, Stage, has_expired, next};
+use netplug_common::decide::mapping_life::{Lifetimes, STREAM_AFTER, Stage, has_expired, next};
 use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{HOST, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
@@ -97,29 +97,46 @@ impl Clock {
         self.is_inward == matches!(kind, TRANSLATED | HOST | MOVED)
     }
 
-    /// Where a flow of a mapping of that kind stands after `packet`, and when it ends.
+    /// Where a flow of a mapping of that kind stands after `packet`, and when it ends; `before`: the same, before.
     #[inline(always)]
-    fn stage_and_end<V: Header>(&self, before: u32, kind: u8, packet: &Packet<V>) -> (u8, u32) {
+    fn stage_and_end<V: Header>(
+        &self,
+        before: (u32, u32),
+        kind: u8,
+        packet: &Packet<V>,
+    ) -> (u8, u32) {
+        let (stage, end) = before;
         let protocol = u32::from(packet.tuple.protocol);
         let is_answer = u32::from(self.is_answer(kind));
-        let life = apart::life(before, protocol, u32::from(packet.tcp_flags), is_answer);
-        (life as u8, (self.now as u32).wrapping_add((life >> 8) as u32))
+        let life = apart::life(stage, end, protocol, u32::from(packet.tcp_flags), is_answer);
+        (life as u8, (life >> 8) as u32)
     }
 }
 
 /// A number that is no stage's.
 const NEW: u32 = 0xff;
 
-/// The stage of a flow after a packet, and in the bits above eight the jiffies until its mapping ends. A flow on the short way is
-/// not seen for up to `revisit`. For `apart`: it is asked wherever a mapping is touched, and the verifier would follow it there.
+/// The stage of a flow after a packet, and in the bits above eight when its mapping ends, in the low 32 bits of jiffies; `before` and
+/// `end` are the same of before. A flow on the short way is not seen for up to `revisit`. For `apart`: it is asked wherever a
+/// mapping is touched, and the verifier would follow it there.
 #[inline(always)]
-pub fn life(before: u32, protocol: u8, flags: u8, is_answer: bool) -> u64 {
+pub fn life(before: u32, end: u32, protocol: u8, flags: u8, is_answer: bool) -> u64 {
     let Some(config) = maps::config() else { return 0 };
     let before = if before == NEW { None } else { Some(Stage::of(before as u8)) };
-    let stage = next(before, protocol, flags, is_answer);
-    let seconds = u64::from(config.lifetimes.seconds(protocol, stage));
-    let jiffies = seconds * config.jiffies_per_second + config.revisit_jiffies;
-    jiffies << 8 | stage as u64
+    // SAFETY: takes nothing.
+    let now = unsafe { helpers::bpf_jiffies64() };
+    let end_at = |stage| {
+        let seconds = u64::from(config.lifetimes.seconds(protocol, stage));
+        let end = now + seconds * config.jiffies_per_second + config.revisit_jiffies;
+        u64::from(end as u32)
+    };
+    // Its end is where its first answer put it.
+    let age = (end_at(Stage::Answered) as u32).wrapping_sub(end);
+    let goes_on = u64::from(age) > u64::from(STREAM_AFTER) * config.jiffies_per_second;
+    let stage = next(before, protocol, flags, is_answer, goes_on);
+    let is_as_before = matches!((before, stage), (Some(Stage::Answered), Stage::Answered));
+    let end = if is_as_before { u64::from(end) } else { end_at(stage) };
+    end << 8 | stage as u64
 }
 
 /// Puts off the end of a mapping that `packet` belongs to.
@@ -127,7 +144,7 @@ pub fn life(before: u32, protocol: u8, flags: u8, is_answer: bool) -> u64 {
 fn touch<V: Header>(mapping: *mut Mapping<V>, packet: &Packet<V>, clock: &Clock) {
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs may write at once; either is right.
     unsafe {
-        let before = u32::from((*mapping).stage);
+        let before = (u32::from((*mapping).stage), (*mapping).expires_at);
         let (stage, end) = clock.stage_and_end(before, (*mapping).kind, packet);
         (*mapping).stage = stage;
         (*mapping).expires_at = end;
@@ -200,7 +217,7 @@ fn half<V: Header>(
     address: V::Address,
     port: Port,
 ) -> Mapping<V> {
-    let (stage, expires_at) = clock.stage_and_end(NEW, kind, packet);
+    let (stage, expires_at) = clock.stage_and_end((NEW, 0), kind, packet);
     Mapping { address, expires_at, port, kind, stage }
 }
 

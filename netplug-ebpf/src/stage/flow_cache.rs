@@ -1,7 +1,7 @@
 //! Follow a flow that the host has decided: one lookup, check, rewrite, redirect.
 //!
 //! # Not followed, so that the host sees it
-//! - no entry, or one that is void: of another interface or epoch, or due to ask again
+//! - no entry, or one that is void: of another interface or epoch, or due to ask again (an answer waits for its question)
 //! - openings and closings, except of connections that the host does not know (`direct`); an opening also
 //!   removes the entry, and a reset those of both directions
 //! - a packet with no hop left, or too long for the device
@@ -11,10 +11,10 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::due::{Standing, standing};
+use netplug_common::decide::due::{Standing, Wait, standing, wait};
 use netplug_common::decide::opening::{Moment, RST, visits, voids};
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
-use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK};
+use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK, TOLD};
 use netplug_common::tuple::TCP;
 
 use crate::maps;
@@ -41,6 +41,8 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
         Standing::Good => {}
         Standing::Void => return None,
         Standing::Recheck => recheck(entry, packet, config, now)?,
+        Standing::Waits if waits(entry, packet, config, now) => {}
+        Standing::Waits => return None,
     }
     if visits(packet.moment()) {
         note_moment(entry, packet)?;
@@ -171,6 +173,25 @@ fn recheck<V: Header>(
         (*entry).revisit_at = now + config.revisit_jiffies;
     }
     Some(())
+}
+
+/// Whether an answer follows its entry still, until what it answers has asked. Out of line.
+#[inline(never)]
+fn waits<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config, now: u64) -> bool {
+    // SAFETY: as in `follow`, here and below.
+    let answer = unsafe { &mut *entry };
+    let Some(question) = V::flows().get_ptr_mut(answer.left.reversed()) else { return false };
+    let question = unsafe { &mut *question };
+    match wait(&packet.tuple, answer, question, now, config.revisit_jiffies) {
+        Wait::Ask => false,
+        Wait::Follow => true,
+        Wait::Tell => {
+            // Should another flow have the element by now, it asks once more.
+            question.revisit_at = now;
+            answer.flags |= TOLD;
+            true
+        }
+    }
 }
 
 #[inline(always)]

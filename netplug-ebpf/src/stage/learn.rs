@@ -12,7 +12,8 @@
 //! more than addresses).
 //! # Forgotten in turn
 //! What was cached untouched for the tuple that a translated flow leaves as, and what was cached for a flow's answers and leads
-//! elsewhere than back: older flows, which the host has forgotten.
+//! elsewhere than back: older flows, which the host has forgotten. And, where the host lets datagrams pass untouched that it had
+//! translated, what they answered: it has forgotten that, and is to be asked.
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
@@ -20,9 +21,9 @@ use netplug_common::counter::Counter;
 use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::maps::config::Config;
-use netplug_common::maps::flow::{Flow, UNTOUCHED};
+use netplug_common::maps::flow::{Flow, TOLD, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
-use netplug_common::tuple::Tuple;
+use netplug_common::tuple::{Tuple, UDP};
 
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet, ethernet};
@@ -52,11 +53,9 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
-    if fill(skb, packet, config, to_uplink, scratch).is_none() {
-        return;
-    }
+    let Some(leaving) = fill(skb, packet, config, to_uplink, scratch) else { return };
     let Scratch { visit, flow, .. } = scratch;
-    if write(visit, flow).is_none() {
+    if write(visit, flow, config, &leaving).is_none() {
         return;
     }
     // SAFETY: as above; a lost write costs a try.
@@ -85,7 +84,7 @@ fn fill<V: Header>(
     config: &Config,
     to_uplink: bool,
     scratch: &mut Scratch<V>,
-) -> Option<()> {
+) -> Option<Leaving> {
     let Scratch { visit, flow, lookup, .. } = scratch;
     // Read anew: the packet's entry may lie before its interface was taken away, and its leaving behind.
     let is_served =
@@ -134,29 +133,62 @@ fn fill<V: Header>(
         // SAFETY: takes nothing.
         now: unsafe { helpers::bpf_jiffies64() },
         revisit: config.revisit_jiffies,
+        jiffies_per_second: config.jiffies_per_second,
     };
     decide::fill(flow, visit, &packet.tuple, &leaving);
-    Some(())
+    Some(leaving)
 }
 
 /// Writes the entry, and removes what it contradicts.
 #[inline(always)]
-fn write<V: Header>(visit: &Visit<V>, flow: &Flow<V>) -> Option<()> {
+fn write<V: Header>(
+    visit: &Visit<V>,
+    flow: &mut Flow<V>,
+    config: &Config,
+    leaving: &Leaving,
+) -> Option<()> {
     // An untouched one contradicts nothing.
     if flow.flags & UNTOUCHED == 0 {
         forget_twin::<V>(&flow.left, flow.flags);
     }
     forget_older_answers::<V>(visit, &flow.left.reversed());
-    match V::flows().get_ptr_mut(&visit.entered) {
+    let known = V::flows().get_ptr_mut(&visit.entered);
+    if flow.left.protocol == UDP {
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let known = known.map(|known| unsafe { &*known });
+        if flow.flags & UNTOUCHED != 0 {
+            forget_question(known);
+        }
+        // What does not lead back has just been removed.
+        let back = V::flows().get_ptr(flow.left.reversed());
+        // SAFETY: as above.
+        let back = back.map(|back| unsafe { &*back });
+        let is_nodes = |address: &V::Address| maps::is_nodes::<V>(config, address);
+        let answers_service = decide::answers_service(&visit.entered, &flow.left, is_nodes);
+        decide::fill_datagrams(flow, known, back, answers_service, leaving);
+    }
+    match known {
         // Refreshed in place: an update of a known key takes a new element, and may evict another flow.
         // SAFETY: the verifier knows the pointer to be a value's; each field is one store.
         Some(known) if unsafe { decide::is_same(&*known, flow) } => unsafe {
             (*known).revisit_at = flow.revisit_at;
             (*known).epoch = flow.epoch;
+            (*known).flags &= !TOLD;
         },
         _ => V::flows().insert(&visit.entered, flow, u64::from(BPF_ANY)).ok()?,
     }
     Some(())
+}
+
+/// Has what datagrams answered ask the host, which lets them pass untouched, where it had translated them.
+#[inline(always)]
+fn forget_question<V: Header>(known: Option<&Flow<V>>) {
+    if let Some(known) = known
+        && known.flags & UNTOUCHED == 0
+    {
+        // Content if it is gone.
+        let _ = V::flows().remove(known.left.reversed());
+    }
 }
 
 #[inline(always)]
