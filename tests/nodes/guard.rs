@@ -1,15 +1,21 @@
 //! What a pod sends by a packet socket, past its own stack.
 
+use std::net::{IpAddr, SocketAddr};
+
 use netplug_common::counter::Counter;
 use netplug_tests::cast::Actor;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, becomes};
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
 use netplug_tests::packet::{eth, ip, payload, udp};
 use netplug_tests::pod::Pod;
 use netplug_tests::rules;
-use netplug_tests::traffic::{PATIENCE, ping, send_frame};
+use netplug_tests::runtime::{Attachment, addresses};
+use netplug_tests::traffic::{PATIENCE, Protocol, Servers, ping, send_frame};
 use rstest::rstest;
+use serde_json::json;
 
 use crate::scene::Steering::Learn;
 use crate::scene::{PORT, Scene, actor};
@@ -78,4 +84,33 @@ fn a_packet_for_one_pod_in_a_frame_for_all_meets_the_firewall(#[values(V4, V6)] 
     rules::allow(node, scene.client.ip(family), scene.web.ip(family));
     send_frame(scene.client.namespace(), "eth0", &frame).unwrap();
     becomes(SOON, before + 1, || datagrams(&scene.web, family));
+}
+
+/// Who calls a pod by its second interface is answered by the first, which leads to him.
+#[rstest]
+fn a_pod_may_send_from_the_addresses_of_its_other_interfaces(
+    #[values(V4, V6)] ip: Family,
+    #[values(true, false)] is_outside: bool,
+) {
+    let node = Node::new();
+    let storage = Network::netplug().named("storage").with("bridge", "cbr1").with(
+        "ipam",
+        json!({
+            "type": "host-local",
+            "ranges": [[{"subnet": "10.244.7.0/24"}], [{"subnet": "fd00:244:0:7::/64"}]],
+        }),
+    );
+    let web = node.add_pod("web");
+    let client = node.add_pod("client");
+    let second = Attachment { interface: "net1".into(), ..web.attachment().clone() };
+    let result = node.runtime().add(node.namespace(), &storage, &second).unwrap();
+    let is_of_family = |address: &IpAddr| Family::of(*address) == ip;
+    let address = addresses(&result).into_iter().find(is_of_family).unwrap();
+    let servers = Servers::default();
+    let at = SocketAddr::new(address, PORT);
+    servers.start(web.namespace(), "web", at);
+    for protocol in Protocol::BOTH {
+        let dial = if is_outside { node.outside().dial(at) } else { client.dial(at) };
+        assert_eq!(dial.open(protocol).unwrap().ask_times(20).unwrap().server, "web");
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
-use netplug::datapath::{Attach, Endpoint, Owner};
+use netplug::datapath::{Attach, Endpoint, Owner, PodId};
 use netplug_tests::cast::{Actor, Family, SERVICE};
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::network::Network;
@@ -87,6 +87,7 @@ pub fn endpoint(node: &Node, name: &str, address: IpAddr) -> Endpoint {
             .try_into()
             .expect("of 32 bits"),
         owner: Owner::of("pods", name, "eth0"),
+        pod: PodId::of(name),
         bridge: None,
         gateway_mac: [2, 0, 0, 0, 0, 1],
         pod_mac: [2, 0, 0, 0, 0, 2],

@@ -130,6 +130,7 @@ impl Datapath {
         datapath.configure(|config| config.epoch = EPOCH);
         for (actor, ifindex) in [(CLIENT, HERE), (WEB, THERE)] {
             let port = PodPort {
+                pod: u64::from(ifindex),
                 gateway_mac: GATEWAY.mac,
                 pod_mac: actor.mac,
                 bridge: BRIDGE,

@@ -26,6 +26,8 @@ pub const fn unrouted<V: IpVersion>() -> u32 {
 pub struct PodPort {
     /// Digest of network, container and interface name, by which DEL finds the entry.
     pub owner: u64,
+    /// Digest of the container: the addresses of its other interfaces are its own, too.
+    pub pod: u64,
     /// The MAC that brings a packet up to the host's L3.
     pub gateway_mac: [u8; 6],
     /// MAC of the pod end.
@@ -38,4 +40,4 @@ pub struct PodPort {
     pub _pad: [u8; 4],
 }
 
-const _: () = assert!(size_of::<PodPort>() == 32);
+const _: () = assert!(size_of::<PodPort>() == 40);

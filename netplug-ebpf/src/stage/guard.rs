@@ -3,7 +3,7 @@
 //! # Dropped, each under its own reason
 //! - a priority tag, or two tags: hosts take them off, and what is behind two was not looked at. Frames of a VLAN are
 //!   checked as others are, and the bridge's to part
-//! - an IP source that is not the pod's; unspecified and link-local ones may be used on the link (address detection, DHCP
+//! - an IP source that is not the pod's, by this interface or another of its; unspecified and link-local ones may be used on the link (address detection, DHCP
 //!   clients), but to nobody whom the host would route them to
 //! - a source MAC that is not the pod's
 //! - an ARP sender, or the target of a neighbour advertisement, that is not the pod's; ARP of any other kind (hosts heed
@@ -33,7 +33,7 @@ pub trait Rules: Header {
     /// The port that a DHCP server of the family answers from.
     const DHCP_SERVER: u16;
     /// Checks the family's control messages.
-    fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter>;
+    fn check_control(skb: Skb, packet: &Packet<Self>, port: &PodPort) -> Result<(), Counter>;
 }
 
 /// Checks what a pod sends.
@@ -44,7 +44,7 @@ pub fn check<V: Rules>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Result<(
     }
     check_mac(skb, port)?;
     let Tuple { source, destination, .. } = &packet.tuple;
-    if !is_own::<V>(skb, source) {
+    if !is_own::<V>(skb, source, port) {
         let is_routed = destination.is_for_one_host() && !destination.is_link_local();
         let may_be = source.is_unspecified() || source.is_link_local();
         if !may_be || (is_routed && !neighbour::is_discovery(packet)) {
@@ -54,7 +54,7 @@ pub fn check<V: Rules>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Result<(
     if packet.tuple.protocol == UDP && packet.tuple.source_port.get() == V::DHCP_SERVER {
         return Err(Counter::DhcpServer);
     }
-    V::check_control(skb, packet)
+    V::check_control(skb, packet, port)
 }
 
 /// Checks what a pod says by ARP.
@@ -66,7 +66,7 @@ pub fn check_arp(skb: Skb, port: &PodPort) -> Result<(), Counter> {
     check_mac(skb, port)?;
     let Some(sender) = neighbour::arp_sender(skb) else { return Err(Counter::ArpClaim) };
     let is_honest = ethernet::same(&sender.mac, &port.pod_mac)
-        && (sender.address.is_unspecified() || is_own::<V4>(skb, &sender.address));
+        && (sender.address.is_unspecified() || is_own::<V4>(skb, &sender.address, port));
     if is_honest { Ok(()) } else { Err(Counter::ArpClaim) }
 }
 
@@ -99,15 +99,22 @@ fn check_mac(skb: Skb, port: &PodPort) -> Result<(), Counter> {
 }
 
 #[inline(always)]
-fn is_own<V: Header>(skb: Skb, address: &V::Address) -> bool {
-    maps::endpoint::<V>(address).is_some_and(|endpoint| endpoint.ifindex == skb.ifindex())
+fn is_own<V: Header>(skb: Skb, address: &V::Address, port: &PodPort) -> bool {
+    let Some(endpoint) = maps::endpoint::<V>(address) else { return false };
+    endpoint.ifindex == skb.ifindex() || is_of_pod(endpoint.ifindex, port)
+}
+
+/// Whether another interface is the same pod's. Out of line: few packets are asked about.
+#[inline(never)]
+fn is_of_pod(ifindex: u32, port: &PodPort) -> bool {
+    maps::port(ifindex).is_some_and(|other| other.pod == port.pod)
 }
 
 impl Rules for V4 {
     const DHCP_SERVER: u16 = DHCP_SERVER;
 
     #[inline(always)]
-    fn check_control(_: Skb, _: &Packet<Self>) -> Result<(), Counter> {
+    fn check_control(_: Skb, _: &Packet<Self>, _: &PodPort) -> Result<(), Counter> {
         Ok(())
     }
 }
@@ -116,7 +123,7 @@ impl Rules for V6 {
     const DHCP_SERVER: u16 = DHCP6_SERVER;
 
     #[inline(always)]
-    fn check_control(skb: Skb, packet: &Packet<Self>) -> Result<(), Counter> {
+    fn check_control(skb: Skb, packet: &Packet<Self>, port: &PodPort) -> Result<(), Counter> {
         if packet.tuple.protocol != Self::ICMP {
             let is_hidden = neighbour::may_follow(packet.tuple.protocol)
                 && (packet.hops == neighbour::HOPS || packet.tuple.destination.is_link_local());
@@ -127,7 +134,9 @@ impl Rules for V6 {
                 Err(Counter::RouterAdvertisement)
             }
             neighbour::NEIGHBOUR_ADVERTISEMENT => match neighbour::advertised(skb, packet.at(0)) {
-                Some(target) if target.is_link_local() || is_own::<V6>(skb, &target) => Ok(()),
+                Some(target) if target.is_link_local() || is_own::<V6>(skb, &target, port) => {
+                    Ok(())
+                }
                 _ => Err(Counter::NeighbourClaim),
             },
             _ => Ok(()),

@@ -19,7 +19,7 @@ use super::rollback::Rollback;
 use super::{
     Error, chained, del, host_ports, pod_end, reply, resolv_conf, settings, tell, unrouted,
 };
-use crate::datapath::{Datapath, Endpoint, Owner};
+use crate::datapath::{Datapath, Endpoint, Owner, PodId};
 use crate::ipam::{Lease, RangeSet, Store};
 use crate::node::link::Link;
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
@@ -155,6 +155,7 @@ fn alone<'a>(
     let endpoint = Endpoint {
         ifindex: host_end.index,
         owner,
+        pod: PodId::of(&request.container),
         bridge: Some(bridge.index),
         gateway_mac: bridge.mac,
         pod_mac,

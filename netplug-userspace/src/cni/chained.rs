@@ -11,7 +11,7 @@ use super::config::Config;
 use super::request::Request;
 use super::rollback::Rollback;
 use super::{Error, del, host_ports, settings, tell, unrouted};
-use crate::datapath::{Datapath, Endpoint, Owner};
+use crate::datapath::{Datapath, Endpoint, Owner, PodId};
 use crate::node::link::Link;
 use crate::node::{Mac, Netlink, bridge, neighbour};
 
@@ -33,6 +33,7 @@ impl Found {
         Endpoint {
             ifindex: self.host_end.index,
             owner: Owner::of(&request.network, &request.container, &request.ifname),
+            pod: PodId::of(&request.container),
             bridge: self.bridge.as_ref().map(|bridge| bridge.index),
             // Where there is no bridge, the host end itself is the pod's gateway.
             gateway_mac: self.bridge.as_ref().map_or(self.host_end.mac, |bridge| bridge.mac),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Error;
 use super::add::{Names, remove_veth};
 use super::request::Request;
-use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner};
+use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner, PodId};
 use crate::ipam::{Store, store};
 use crate::node::{Netlink, neighbour};
 
@@ -87,6 +87,7 @@ fn known(request: &Request, owner: Owner) -> Result<Vec<Endpoint>, Error> {
             known.push(Endpoint {
                 ifindex: link.index,
                 owner,
+                pod: PodId::of(&request.container),
                 bridge: link.master,
                 gateway_mac: link.mac,
                 pod_mac: behind.unwrap_or(names.pod_mac),

@@ -15,7 +15,7 @@ use netplug_common::tuple::Tuple;
 use super::attach::{How, attach, attached, detach_endpoint, promote};
 use super::maps::{Family, Table, entries, entries_left, left, remove};
 use super::pin::Lock;
-use super::{Attach, Datapath, Endpoint, Error, Owner};
+use super::{Attach, Datapath, Endpoint, Error, Owner, PodId};
 
 /// `BPF_EXIST` (include/uapi/linux/bpf.h).
 const BPF_EXIST: u64 = 2;
@@ -45,6 +45,7 @@ impl Datapath {
         };
         let port = PodPort {
             owner: endpoint.owner.0,
+            pod: endpoint.pod.0,
             gateway_mac: endpoint.gateway_mac,
             pod_mac: endpoint.pod_mac,
             bridge: endpoint.bridge.unwrap_or(0),
@@ -303,6 +304,7 @@ impl Datapath {
                 Endpoint {
                     ifindex,
                     owner: Owner(port.owner),
+                    pod: PodId(port.pod),
                     bridge: (port.bridge != 0).then_some(port.bridge),
                     gateway_mac: port.gateway_mac,
                     pod_mac: port.pod_mac,

@@ -305,6 +305,18 @@ impl Owner {
     }
 }
 
+/// Which pod an endpoint is of: a digest of its container's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodId(pub u64);
+
+impl PodId {
+    /// The pod of `container`. The same input gives the same value on every node.
+    #[must_use]
+    pub fn of(container: &str) -> Self {
+        Self(digest::of(&[container]))
+    }
+}
+
 /// One pod interface that netplug serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -312,6 +324,8 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Whose it is.
     pub owner: Owner,
+    /// The pod that it is of.
+    pub pod: PodId,
     /// Interface index of the bridge whose port the host end is; `None` where it is routed (ptp).
     pub bridge: Option<u32>,
     /// The MAC that brings a packet up to the host's L3: the bridge's, or the host end's own where there is none.
