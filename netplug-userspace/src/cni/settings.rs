@@ -96,9 +96,10 @@ pub(super) fn apply(
                 config::Steering::Direct => Steering::Direct,
             },
             masquerade: wishes.outcome().into(),
-            uplinks: match config.uplinks {
-                Some(_) => found,
-                None => with_known(netlink, datapath, found)?,
+            uplinks: match (&config.uplinks, &state.uplinks().named) {
+                (None, None) => with_known(netlink, datapath, found)?,
+                // Those that were named are so no more.
+                _ => found,
             },
             revisit,
             lifetimes: config.timeouts.lifetimes(),

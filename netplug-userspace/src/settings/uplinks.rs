@@ -14,7 +14,7 @@ pub fn told(found: uplink::Uplink) -> Uplink {
 }
 
 /// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
-/// and go.
+/// and go. Where none is named, nor was before: else the known ones are those that were.
 pub fn with_known(
     netlink: &Netlink,
     datapath: &Datapath,
