@@ -36,10 +36,11 @@ impl Uplink {
     }
 }
 
-/// Where no route leads but the default one: documentation's (RFC 5737, RFC 3849). Nothing is sent there.
+/// Where the default route leads: to a root server of the DNS (a.root-servers.net). Nothing is sent there. Documentation's
+/// networks would not do: lists of those that nobody has lead them nowhere.
 const SOMEWHERE: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
 ];
 
 fn is_seen_outside(address: &IpAddr) -> bool {

@@ -1,0 +1,96 @@
+//! Which of the node's addresses pods leave as: the one that the host itself would send from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{NODE_1, OUTSIDE};
+use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::namespace::Namespace;
+use netplug_tests::node::Node;
+use netplug_tests::pod::Pod;
+use netplug_tests::traffic::IMPATIENCE;
+use netplug_tests::traffic::Protocol::Udp;
+use rstest::rstest;
+
+use crate::scene::PORT;
+
+fn outside(ip: Family) -> SocketAddr {
+    SocketAddr::new(OUTSIDE.ip(ip), PORT)
+}
+
+/// As whom the outside sees a pod.
+fn seen_as(pod: &Pod, ip: Family) -> IpAddr {
+    let dial = pod.dial(outside(ip)).patience(IMPATIENCE);
+    eventually(SOON, || dial.ask(Udp, "as whom?")).client_ip()
+}
+
+/// An address on lo that the outside knows the way to, as nodes have it that speak BGP.
+fn address_of_lo(node: &Node, ip: Family) -> IpAddr {
+    let (address, prefix) = match ip {
+        V4 => (IpAddr::from([198, 51, 100, 7]), 32),
+        V6 => (IpAddr::from([0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 7]), 128),
+    };
+    let nodad = if ip == V4 { "" } else { "nodad" };
+    node.namespace().run(&format!("ip address add {address}/{prefix} dev lo {nodad}"));
+    let way = format!("ip route add {address}/{prefix} via {}", NODE_1.ip(ip));
+    node.outside().namespace().run(&way);
+    address
+}
+
+/// Has the default route be one of the `rest`.
+fn lead_out(node: &Node, ip: Family, rest: &str) {
+    let flag = if ip == V4 { "-4" } else { "-6" };
+    node.namespace().run(&format!("ip {flag} route flush exact default"));
+    if !rest.is_empty() {
+        let via = OUTSIDE.ip(ip);
+        node.namespace().run(&format!("ip {flag} route add default via {via} dev eth0 {rest}"));
+    }
+}
+
+/// What nobody has on the outside leads nowhere, also what documentation speaks of.
+#[rstest]
+fn a_node_with_a_list_of_bogons_has_pods_leave_as_itself(
+    #[values(V4, V6)] ip: Family,
+    #[values(false, true)] is_of_lo: bool,
+) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let own = match (ip, is_of_lo) {
+        (_, true) => address_of_lo(&node, ip),
+        (V4, false) => IpAddr::from([192, 0, 2, 77]),
+        (V6, false) => IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x77]),
+    };
+    if !is_of_lo {
+        let prefix = if ip == V4 { 24 } else { 64 };
+        node.namespace().run(&format!("ip address add {own}/{prefix} dev eth0"));
+        eventually(SOON, || is_settled(node.namespace()));
+    }
+    lead_out(&node, ip, &format!("src {own}"));
+    let bogon = if ip == V4 { "203.0.113.0/24" } else { "2001:db8:ffff::/48" };
+    node.namespace().run(&format!("ip route add blackhole {bogon}"));
+    let client = node.add_pod("client");
+    assert_eq!(seen_as(&client, ip), own);
+}
+
+/// The kernel knows what suits the next hop, and the uplink's first address does not.
+#[test]
+fn a_node_with_a_list_of_bogons_asks_the_kernel_all_the_same() {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    node.namespace().feed(
+        "ip -batch -",
+        "address del 192.0.2.1/24 dev eth0\n\
+         address add 198.51.100.7/24 dev eth0\n\
+         address add 192.0.2.1/24 dev eth0\n\
+         route replace default via 192.0.2.2 dev eth0\n\
+         route add blackhole 203.0.113.0/24\n",
+    );
+    let client = node.add_pod("client");
+    assert_eq!(seen_as(&client, V4), NODE_1.ip(V4));
+}
+
+/// Whether no address of eth0 is tried any more.
+fn is_settled(node: &Namespace) -> Result<(), String> {
+    let shown = node.run("ip -6 address show dev eth0");
+    if shown.contains("tentative") { Err(shown) } else { Ok(()) }
+}
