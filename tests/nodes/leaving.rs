@@ -1,4 +1,4 @@
-//! Which of the node's addresses pods leave as: the one that the host itself would send from.
+//! Which of the node's addresses pods leave as: the one that the host itself would send from, and it stays.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,13 +6,17 @@ use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{NODE_1, OUTSIDE};
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::namespace::Namespace;
+use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::IMPATIENCE;
-use netplug_tests::traffic::Protocol::Udp;
+use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use rstest::rstest;
+use serde_json::json;
 
 use crate::scene::PORT;
+
+const REQUESTS: usize = 10;
 
 fn outside(ip: Family) -> SocketAddr {
     SocketAddr::new(OUTSIDE.ip(ip), PORT)
@@ -44,6 +48,47 @@ fn lead_out(node: &Node, ip: Family, rest: &str) {
     if !rest.is_empty() {
         let via = OUTSIDE.ip(ip);
         node.namespace().run(&format!("ip {flag} route add default via {via} dev eth0 {rest}"));
+    }
+}
+
+#[rstest]
+fn an_address_of_lo_stays_while_the_default_route_is_away(
+    #[values(V4, V6)] ip: Family,
+    #[values(false, true)] is_named: bool,
+) {
+    let network = Network::netplug();
+    let network = if is_named { network.with("uplinks", json!(["eth0"])) } else { network };
+    let node = Node::with(network);
+    node.outside().listen(PORT);
+    let own = address_of_lo(&node, ip);
+    let by_lo = format!("src {own}");
+    lead_out(&node, ip, &by_lo);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(outside(ip)).open(Tcp).unwrap();
+    let seen = talk.ask_times(REQUESTS).unwrap().client;
+    assert_eq!(seen.ip(), own);
+    for (name, rest) in [("away", ""), ("back", by_lo.as_str())] {
+        lead_out(&node, ip, rest);
+        node.add_pod(name);
+    }
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().client, seen);
+    assert_eq!(seen_as(&client, ip), own);
+}
+
+#[rstest]
+fn a_source_that_the_default_route_names_counts_for_as_long_as_it_does(
+    #[values(V4, V6)] ip: Family,
+) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let other = address_of_lo(&node, ip);
+    let by_lo = format!("src {other}");
+    for (name, rest, seen) in [("named", by_lo.as_str(), other), ("not", "metric 5", NODE_1.ip(ip))]
+    {
+        lead_out(&node, ip, rest);
+        node.add_pod(name);
+        assert_eq!(seen_as(&client, ip), seen);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::datapath::{Attach, Datapath, Settings, Steering};
 use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
-use crate::settings::uplinks::{told, with_known};
+use crate::settings::uplinks;
 use crate::warning::warn;
 
 /// How programs are attached.
@@ -87,8 +87,8 @@ pub(super) fn apply(
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         // Found again: since the ADD began they may have changed, and been written by who watches.
-        let (found, _) = uplink::find(netlink, config.uplinks.as_deref())?;
-        let found = found.into_iter().map(told).collect();
+        let were_named = state.uplinks().named.is_some();
+        let found = uplinks::find(netlink, datapath, config.uplinks.as_deref(), were_named)?;
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
@@ -96,11 +96,7 @@ pub(super) fn apply(
                 config::Steering::Direct => Steering::Direct,
             },
             masquerade: wishes.outcome().into(),
-            uplinks: match (&config.uplinks, &state.uplinks().named) {
-                (None, None) => with_known(netlink, datapath, found)?,
-                // Those that were named are so no more.
-                _ => found,
-            },
+            uplinks: found,
             revisit,
             lifetimes: config.timeouts.lifetimes(),
             attach,

@@ -4,28 +4,34 @@ use std::net::IpAddr;
 
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
-use crate::node::state;
-use crate::node::{self, Netlink, uplink};
+use crate::node::uplink::{self, Surroundings};
+use crate::node::{self, Netlink, state};
 
-/// An uplink as the datapath is told of it.
-pub fn told(found: uplink::Uplink) -> Uplink {
-    let uplink::Uplink { link, addresses, route_mtu } = found;
-    Uplink { ifindex: link.index, addresses, route_mtu }
-}
-
-/// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
-/// and go. Where none is named, nor was before: else the known ones are those that were.
-pub fn with_known(
+/// The uplinks that there are now, with what pods leave as by each: those `named`, or those of default routes. Where none is
+/// named, nor was before (`were_named`), also those known that are still there: default routes come and go.
+pub fn find(
     netlink: &Netlink,
     datapath: &Datapath,
-    mut uplinks: Vec<Uplink>,
+    named: Option<&[String]>,
+    were_named: bool,
 ) -> Result<Vec<Uplink>, Error> {
-    let routes = netlink.routes()?;
-    for (ifindex, _) in datapath.uplinks()? {
-        let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
-        if is_new && let Some(link) = netlink.link_of_index(ifindex)? {
-            uplinks.push(told(uplink::Uplink::of(netlink, link, &routes)?));
+    let (mut links, _) = uplink::find(netlink, named)?;
+    let known = datapath.uplinks()?;
+    if named.is_none() && !were_named {
+        for (ifindex, _) in &known {
+            if !links.iter().any(|link| link.index == *ifindex) {
+                links.extend(netlink.link_of_index(*ifindex)?);
+            }
         }
+    }
+    let surroundings = Surroundings::read(netlink)?;
+    let mut uplinks = Vec::new();
+    for link in links {
+        let before = known.iter().find(|(ifindex, _)| *ifindex == link.index);
+        let before = before.map_or(&[][..], |(_, addresses)| addresses);
+        let uplink::Uplink { link, addresses, route_mtu } =
+            surroundings.uplink(netlink, link, before)?;
+        uplinks.push(Uplink { ifindex: link.index, addresses, route_mtu });
     }
     Ok(uplinks)
 }
@@ -37,11 +43,7 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     state::with(|state| {
         let choice = state.uplinks();
         let named = choice.named.as_deref().map(|names| there(netlink, names)).transpose()?;
-        let (found, _) = uplink::find(netlink, named.as_deref())?;
-        let mut uplinks: Vec<_> = found.into_iter().map(told).collect();
-        if named.is_none() {
-            uplinks = with_known(netlink, &datapath, uplinks)?;
-        }
+        let uplinks = find(netlink, &datapath, named.as_deref(), choice.named.is_some())?;
         let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
         if !datapath.host_ports()?.is_empty() {
             datapath.write_local_addresses(&locals(netlink)?)?;
