@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{NODE_1, OUTSIDE};
+use netplug_tests::cast::{NODE_1, OUTSIDE, SERVICE, cluster_cidr};
 use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
@@ -138,4 +138,92 @@ fn a_node_with_a_list_of_bogons_asks_the_kernel_all_the_same() {
 fn is_settled(node: &Namespace) -> Result<(), String> {
     let shown = node.run("ip -6 address show dev eth0");
     if shown.contains("tentative") { Err(shown) } else { Ok(()) }
+}
+
+/// A node that boots. Nobody answers for the address before duplicate address detection is done.
+#[test]
+fn the_first_pod_comes_while_the_uplinks_address_is_tentative() {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let own = format!("{}/64 dev eth0", NODE_1.v6);
+    let namespace = node.namespace();
+    namespace.set_sysctl("net/ipv6/conf/eth0/accept_dad", "1");
+    namespace.set_sysctl("net/ipv6/conf/eth0/dad_transmits", "3");
+    namespace.run(&format!("ip address del {own}"));
+    namespace.run(&format!("ip address add {own}"));
+    lead_out(&node, V6, "metric 5");
+    let client = node.add_pod("client");
+    eventually(SOON, || is_settled(namespace));
+    assert_eq!(seen_as(&client, V6), NODE_1.ip(V6));
+}
+
+/// The kernel would rather send from any other, and the pods' gateway has one, be it a bridge or each pod's host end.
+#[rstest]
+fn an_address_that_is_deprecated_is_the_last_one(
+    #[values("alone", "bridge", "ptp")] way: &str,
+    #[values(false, true)] lo_has_another: bool,
+) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let own = format!("{}/64 dev eth0", NODE_1.v6);
+    node.namespace().run(&format!("ip address change {own} preferred_lft 0 valid_lft forever"));
+    let wanted = if lo_has_another { address_of_lo(&node, V6) } else { NODE_1.ip(V6) };
+    let client = match way {
+        "alone" => node.add_pod("client"),
+        after => node.add_pod_chained("client", after),
+    };
+    assert_eq!(seen_as(&client, V6), wanted);
+}
+
+fn link_local(namespace: &Namespace) -> String {
+    let shown = namespace.run("ip -6 -brief address show dev eth0 scope link");
+    let address = shown.split_whitespace().find(|word| word.starts_with("fe80:"));
+    address.and_then(|network| network.split('/').next()).expect("it has one").to_owned()
+}
+
+/// A node whose uplink has link-local addresses only, by which the outside knows the way to it.
+fn unnumbered() -> Node {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let (inner, outer) = (link_local(node.namespace()), link_local(node.outside().namespace()));
+    node.namespace().run(&format!("ip address del {}/64 dev eth0", NODE_1.v6));
+    node.namespace().run("ip -6 route flush exact default");
+    node.namespace().run(&format!("ip route add {} via {outer} dev eth0", OUTSIDE.v6));
+    node.namespace().run(&format!("ip route add default via {outer} dev eth0"));
+    for to in [cluster_cidr(V6), "2001:db8::/32"] {
+        let way = format!("ip route replace {to} via {inner} dev eth0");
+        node.outside().namespace().run(&way);
+    }
+    node
+}
+
+/// Those of pods' bridges and of services, which kube-proxy has on an interface of its own in ipvs mode, are none.
+#[test]
+fn pods_leave_as_themselves_where_the_node_has_link_local_addresses_only() {
+    let node = unnumbered();
+    node.namespace().feed(
+        "ip -batch -",
+        &format!(
+            "link add kube-ipvs0 type bridge\n\
+             address add {}/128 dev kube-ipvs0 nodad\n\
+             link set kube-ipvs0 up\n",
+            SERVICE.v6
+        ),
+    );
+    let client = node.add_pod("client");
+    assert_eq!(seen_as(&client, V6), client.ip(V6));
+}
+
+/// The kernel would choose the newest.
+#[test]
+fn an_uplink_without_addresses_keeps_the_one_that_pods_left_as() {
+    let node = unnumbered();
+    node.namespace().run("ip address add 2001:db8:77::7/128 dev lo nodad");
+    let client = node.add_pod("client");
+    let mut talk = client.dial(outside(V6)).open(Tcp).unwrap();
+    let seen = talk.ask_times(REQUESTS).unwrap().client;
+    assert_eq!(seen.ip().to_string(), "2001:db8:77::7");
+    node.namespace().run("ip address add 2001:db8:78::7/128 dev lo nodad");
+    let _late = node.add_pod("late");
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().client, seen);
 }

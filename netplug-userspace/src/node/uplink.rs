@@ -1,5 +1,6 @@
 //! The interfaces by which packets leave the node.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -8,6 +9,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric,
 };
 
+use super::address::{AddressState, Held};
 use super::link::Link;
 use super::{Error, Netlink};
 
@@ -24,14 +26,26 @@ pub struct Uplink {
 /// What uplinks are judged by.
 pub struct Surroundings {
     routes: Vec<RouteMessage>,
-    /// All of the node, each with its interface.
-    addresses: Vec<(u32, IpNetwork)>,
+    addresses: Vec<Held>,
+    pods: Pods,
+}
+
+/// What of the node is there for pods: an address of it is nobody's whom the outside would answer.
+#[derive(Debug, Default)]
+pub struct Pods {
+    /// The networks that they are in.
+    pub networks: Vec<IpNetwork>,
+    /// The interfaces by which the host reaches them: host ends, and bridges. Also those of services.
+    pub interfaces: BTreeSet<u32>,
 }
 
 impl Surroundings {
-    /// The node as it is now.
-    pub fn read(netlink: &Netlink) -> Result<Self, Error> {
-        Ok(Self { routes: netlink.routes()?, addresses: netlink.all_addresses()? })
+    /// The node as it is now, with these pods.
+    pub fn read(netlink: &Netlink, pods: Pods) -> Result<Self, Error> {
+        let mut addresses = netlink.all_addresses()?;
+        // It is another host's.
+        addresses.retain(|held| held.state != AddressState::Duplicate);
+        Ok(Self { routes: netlink.routes()?, addresses, pods })
     }
 
     /// A link as an uplink, by which pods left as `before`.
@@ -53,10 +67,13 @@ impl Surroundings {
     /// What pods leave as by an uplink, of the family of `somewhere`:
     /// 1. the source that its own default route names (`src`), which is somebody's choice
     /// 2. what they left as `before`, as long as the uplink has it: a second one is no reason to break connections, and the
-    ///    kernel lists the newest IPv6 address first. Where the default route is away, which may have named it, as long as the
-    ///    node has it
-    /// 3. what the kernel would send from
-    /// 4. its first
+    ///    kernel lists the newest IPv6 address first. Where the default route is away, which may have named it, or the uplink
+    ///    has none that would do, as long as the node has it
+    /// 3. what the kernel would send from, where it is the uplink's own
+    /// 4. the uplink's own, in so far as it is or will be answered for. The kernel rather sends from whatever other interface
+    ///    has a preferred one (IPv6: RFC 6724, rule 3)
+    /// 5. that of another interface which the kernel would send from, such as lo; never one that is there for pods
+    /// 6. the uplink's own that is deprecated or link-local
     fn leaves_as(
         &self,
         netlink: &Netlink,
@@ -70,15 +87,25 @@ impl Surroundings {
         if named.is_some() {
             return Ok(named);
         }
-        let mut own = netlink.addresses_by_use(index)?;
-        own.retain(|address| address.is_ipv4() == is_v4);
-        let is_own = |address: IpAddr| own.iter().any(|network| network.ip() == address);
-        let stays = |address: &IpAddr| is_own(*address) || default.is_none() && self.has(*address);
-        if let Some(kept) = before.filter(stays) {
-            return Ok(Some(kept));
-        }
-        let chosen = netlink.source_towards(index, somewhere)?;
-        Ok(chosen.filter(is_seen_outside).or_else(|| own.first().map(IpNetwork::ip)))
+        let own = self.own(index, is_v4);
+        let is_own = |address: &IpAddr| own.iter().any(|held| held.network.ip() == *address);
+        let is_hosts = |address: &IpAddr| self.has(*address) && !self.is_for_pods(*address);
+        let choice = netlink.source_towards(index, somewhere)?.filter(is_seen_outside);
+        let address_of = |held: &Held| held.network.ip();
+        let good = own.first().filter(|held| is_good(held)).map(address_of);
+        let best = choice.filter(is_own).or(good);
+        let is_all_there_is = default.is_none() || best.is_none();
+        let kept = before.filter(|address| is_own(address) || is_all_there_is && is_hosts(address));
+        Ok(kept.or(best).or(choice.filter(is_hosts)).or(own.first().map(address_of)))
+    }
+
+    /// An uplink's own addresses of a family, the best first.
+    fn own(&self, index: u32, is_v4: bool) -> Vec<Held> {
+        let is_own =
+            |held: &&Held| held.index == index && held.is_global && held.network.is_ipv4() == is_v4;
+        let mut own: Vec<_> = self.addresses.iter().filter(is_own).copied().collect();
+        own.sort_by_key(|held| (!is_good(held), held.state));
+        own
     }
 
     /// The default route by an interface that the kernel prefers.
@@ -92,7 +119,15 @@ impl Surroundings {
     }
 
     fn has(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|(_, network)| network.ip() == address)
+        self.addresses.iter().any(|held| held.network.ip() == address)
+    }
+
+    fn is_for_pods(&self, address: IpAddr) -> bool {
+        let Pods { networks, interfaces } = &self.pods;
+        let is_there =
+            |held: &Held| held.network.ip() == address && interfaces.contains(&held.index);
+        networks.iter().any(|network| network.contains(address))
+            || self.addresses.iter().any(is_there)
     }
 }
 
@@ -102,6 +137,11 @@ const SOMEWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
 ];
+
+/// Whether packets from an address are, or will be, answered.
+fn is_good(held: &Held) -> bool {
+    held.state <= AddressState::Tentative && is_seen_outside(&held.network.ip())
+}
 
 fn is_seen_outside(address: &IpAddr) -> bool {
     let is_link_local = match address {

@@ -2,19 +2,31 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
-use crate::node::uplink::{self, Surroundings};
+use crate::node::uplink::{self, Pods, Surroundings};
 use crate::node::{self, Netlink, state};
 
-/// The uplinks that there are now, with what pods leave as by each: those `named`, or those of default routes. Where none is
-/// named, nor was before (`were_named`), also those known that are still there: default routes come and go.
+/// Which uplinks there are to be.
+pub struct Wanted<'a> {
+    /// Those of these names; or else those of default routes.
+    pub named: Option<&'a [String]>,
+    /// Whether some were named before.
+    pub were_named: bool,
+    /// The networks that pods are in.
+    pub pods: Vec<IpNetwork>,
+}
+
+/// The uplinks that there are now, with what pods leave as by each. Where none is named, nor was before, also those known that
+/// are still there: default routes come and go.
 pub fn find(
     netlink: &Netlink,
     datapath: &Datapath,
-    named: Option<&[String]>,
-    were_named: bool,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<Uplink>, Error> {
+    let Wanted { named, were_named, pods: networks } = wanted;
     let (mut links, _) = uplink::find(netlink, named)?;
     let known = datapath.uplinks()?;
     if named.is_none() && !were_named {
@@ -24,7 +36,9 @@ pub fn find(
             }
         }
     }
-    let surroundings = Surroundings::read(netlink)?;
+    let mut interfaces = datapath.interfaces_of_pods()?;
+    interfaces.extend(services(netlink)?);
+    let surroundings = Surroundings::read(netlink, Pods { networks, interfaces })?;
     let mut uplinks = Vec::new();
     for link in links {
         let before = known.iter().find(|(ifindex, _)| *ifindex == link.index);
@@ -43,7 +57,12 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     state::with(|state| {
         let choice = state.uplinks();
         let named = choice.named.as_deref().map(|names| there(netlink, names)).transpose()?;
-        let uplinks = find(netlink, &datapath, named.as_deref(), choice.named.is_some())?;
+        let wanted = Wanted {
+            named: named.as_deref(),
+            were_named: choice.named.is_some(),
+            pods: state.masquerade().pods().collect(),
+        };
+        let uplinks = find(netlink, &datapath, wanted)?;
         let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
         if !datapath.host_ports()?.is_empty() {
             datapath.write_local_addresses(&locals(netlink)?)?;
@@ -55,11 +74,15 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
 /// Where kube-proxy's ipvs mode has the addresses of services (pkg/proxy/ipvs): no addresses of the node's.
 const SERVICES: &str = "kube-ipvs0";
 
+fn services(netlink: &Netlink) -> Result<Option<u32>, node::Error> {
+    Ok(netlink.link(SERVICES)?.map(|link| link.index))
+}
+
 /// The node's addresses, by which HostPorts of any address may be called.
 pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
-    let services = netlink.link(SERVICES)?.map(|link| link.index);
+    let services = services(netlink)?;
     let all = netlink.all_addresses()?.into_iter();
-    Ok(all.filter(|(index, _)| Some(*index) != services).map(|(_, network)| network.ip()).collect())
+    Ok(all.filter(|held| Some(held.index) != services).map(|held| held.network.ip()).collect())
 }
 
 /// Those of `names` that there are: one that is missing must not hide what becomes of the others.
