@@ -19,6 +19,7 @@ mod host_port_twins;
 mod host_ports;
 mod hosts_nat;
 mod icmp;
+mod leaving;
 mod lifecycle;
 mod macs;
 mod masquerade;

@@ -93,6 +93,25 @@ fn an_uplink_stays_while_its_default_route_is_away() {
     }
 }
 
+/// Uplinks that stay while their default route is away are those of default routes; others were somebody's word.
+#[test]
+fn an_uplink_that_is_named_no_more_is_left() {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    node.namespace().run("ip link add spare type veth peer name spare-peer");
+    let named = node.network().clone().with("uplinks", json!(["eth0", "spare"]));
+    let early = node.add_pod_to("early", &named);
+    let mut talk = early.dial(SocketAddr::new(OUTSIDE.ip(V4), PORT)).open(Tcp).unwrap();
+    talk.ask_times(20).unwrap();
+    let uplinks = || node.netplug_json("status")["uplinks"].as_array().unwrap().len();
+    assert_eq!(uplinks(), 2);
+    let _late = node.add_pod("late");
+    assert_eq!(uplinks(), 1);
+    let filters = node.namespace().run("tc filter show dev spare ingress");
+    assert!(!filters.contains("bpf"), "{filters}");
+    assert_eq!(talk.ask_times(20).unwrap().client_ip(), NODE_1.ip(V4));
+}
+
 /// Who finds the other at work must not take that for a kernel without TCX.
 #[test]
 fn pods_that_come_all_at_once_leave_the_uplink_to_tcx() {

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{NODE_1, OUTSIDE, pod_cidr};
-use netplug_tests::eventually::{SOON, becomes};
+use netplug_tests::eventually::{SOON, becomes, eventually};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
+use netplug_tests::traffic::IMPATIENCE;
 use netplug_tests::traffic::Protocol::{Tcp, Udp};
 use rstest::rstest;
 use rustix::process::Signal;
@@ -117,6 +118,32 @@ fn a_second_address_is_no_change(#[values(V4, V6)] ip: Family) {
     let _late = node.add_pod("late");
     assert_eq!(leaves_as(&node, "eth0", ip), [NODE_1.ip(ip)]);
     assert_eq!(old.ask_times(REQUESTS).unwrap().client_ip(), NODE_1.ip(ip));
+}
+
+/// A DHCP client, or who restarts the network, takes all and gives it again. What is another interface's is never left as, and
+/// what has begun meanwhile goes on once duplicate address detection is done.
+#[rstest]
+fn an_address_that_is_taken_and_given_again_is_the_same(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let _watcher = node.watch("");
+    becomes(SOON, vec![NODE_1.ip(ip)], || leaves_as(&node, "eth0", ip));
+    let namespace = node.namespace();
+    namespace.set_sysctl("net/ipv6/conf/eth0/accept_dad", "1");
+    let (flag, prefix) = if ip == V4 { ("-4", 24) } else { ("-6", 64) };
+    namespace.run(&format!("ip {flag} address flush dev eth0 scope global"));
+    becomes(SOON, vec![], || leaves_as(&node, "eth0", ip));
+    namespace.run(&format!("ip address add {}/{prefix} dev eth0", NODE_1.ip(ip)));
+    becomes(SOON, vec![NODE_1.ip(ip)], || leaves_as(&node, "eth0", ip));
+    namespace.run(&format!("ip {flag} route replace default via {}", OUTSIDE.ip(ip)));
+    let dial = client.dial(outside(ip)).patience(IMPATIENCE);
+    let mut talk = eventually(SOON, || dial.open(Tcp));
+    let seen = talk.ask_times(REQUESTS).unwrap().client;
+    assert_eq!(seen.ip(), NODE_1.ip(ip));
+    becomes(SOON, false, || namespace.run("ip address show dev eth0").contains("tentative"));
+    let _late = node.add_pod("late");
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().client, seen);
 }
 
 #[rstest]

@@ -10,7 +10,7 @@ use crate::datapath::{Attach, Datapath, Settings, Steering};
 use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
-use crate::settings::uplinks::{told, with_known};
+use crate::settings::uplinks::{self, Wanted};
 use crate::warning::warn;
 
 /// How programs are attached.
@@ -87,8 +87,12 @@ pub(super) fn apply(
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         // Found again: since the ADD began they may have changed, and been written by who watches.
-        let (found, _) = uplink::find(netlink, config.uplinks.as_deref())?;
-        let found = found.into_iter().map(told).collect();
+        let wanted = Wanted {
+            named: config.uplinks.as_deref(),
+            were_named: state.uplinks().named.is_some(),
+            pods: wishes.pods().collect(),
+        };
+        let found = uplinks::find(netlink, datapath, wanted)?;
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
@@ -96,10 +100,7 @@ pub(super) fn apply(
                 config::Steering::Direct => Steering::Direct,
             },
             masquerade: wishes.outcome().into(),
-            uplinks: match config.uplinks {
-                Some(_) => found,
-                None => with_known(netlink, datapath, found)?,
-            },
+            uplinks: found,
             revisit,
             lifetimes: config.timeouts.lifetimes(),
             attach,

@@ -100,6 +100,14 @@ impl Datapath {
         Ok(true)
     }
 
+    /// The interfaces by which the host reaches endpoints: host ends, and the bridges that they are ports of.
+    pub fn interfaces_of_pods(&self) -> Result<BTreeSet<u32>, Error> {
+        let ports = entries(&self.maps.ports()?, "PORTS")?;
+        let both = ports.into_iter().flat_map(|(ifindex, port)| [ifindex, port.bridge]);
+        // 0: it is routed.
+        Ok(both.filter(|index| *index != 0).collect())
+    }
+
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
         match self.maps.ports()?.get(&ifindex, 0) {
             Ok(port) => Ok(Some(Owner(port.owner))),

@@ -281,12 +281,12 @@ pub struct Settings {
     pub local_ports: Option<(u16, u16)>,
 }
 
-/// An uplink as it was found on the node, with the addresses to masquerade as.
+/// An uplink as it was found on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     /// Interface index.
     pub ifindex: u32,
-    /// Its addresses of global scope, in the kernel's order; the first of each family is masqueraded as.
+    /// What pods leave as by it; of a family one at the most.
     pub addresses: Vec<IpAddr>,
     /// The smallest MTU that a route by it has of its own, in L3 bytes: longer packets are not sent the short way.
     pub route_mtu: Option<u32>,

@@ -161,8 +161,7 @@ fn serve(
     known: &[(u32, UplinkEntry)],
     how: Attach,
 ) -> Result<(), Error> {
-    let before = known.iter().find(|(ifindex, _)| *ifindex == uplink.ifindex);
-    let entry = entry_of(uplink, before.map(|(_, entry)| entry));
+    let entry = entry_of(uplink);
     if !known.contains(&(uplink.ifindex, entry)) {
         map.insert(uplink.ifindex, entry, 0).map_err(|source| Error::Map {
             verb: "write",
@@ -187,32 +186,17 @@ fn leave(map: &mut Table<u32, UplinkEntry>, ifindex: u32) -> Result<(), Error> {
     remove(map, &ifindex, "UPLINKS")
 }
 
-/// What pods leave as: the address that they left as before, as long as the uplink has it, and else the first. A second one
-/// is no reason to break connections, and the kernel lists the newest IPv6 address first.
-fn entry_of(uplink: &Uplink, before: Option<&UplinkEntry>) -> UplinkEntry {
-    let v4: Vec<_> = uplink
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(address) => Some(Ipv4::from(*address)),
-            IpAddr::V6(_) => None,
-        })
-        .collect();
-    let v6: Vec<_> = uplink
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V6(address) => Some(Ipv6::from(*address)),
-            IpAddr::V4(_) => None,
-        })
-        .collect();
-    UplinkEntry {
-        address4: keep_or_first(&v4, before.map(|entry| entry.address4)).unwrap_or(UNSPECIFIED4),
-        address6: keep_or_first(&v6, before.map(|entry| entry.address6)).unwrap_or(UNSPECIFIED6),
+fn entry_of(uplink: &Uplink) -> UplinkEntry {
+    let mut entry = UplinkEntry {
+        address4: UNSPECIFIED4,
+        address6: UNSPECIFIED6,
         route_mtu: uplink.route_mtu.unwrap_or(0),
+    };
+    for address in &uplink.addresses {
+        match address {
+            IpAddr::V4(address) => entry.address4 = Ipv4::from(*address),
+            IpAddr::V6(address) => entry.address6 = Ipv6::from(*address),
+        }
     }
-}
-
-fn keep_or_first<A: Copy + PartialEq>(addresses: &[A], before: Option<A>) -> Option<A> {
-    before.filter(|address| addresses.contains(address)).or_else(|| addresses.first().copied())
+    entry
 }

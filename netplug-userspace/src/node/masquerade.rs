@@ -78,6 +78,11 @@ impl Wishes {
         self.asked = switches;
     }
 
+    /// Where pods are, by network.
+    pub fn pods(&self) -> impl Iterator<Item = IpNetwork> {
+        self.pods.values().flatten().copied()
+    }
+
     /// What was chosen at run time.
     #[must_use]
     pub fn chosen(&self) -> &Choice {

@@ -1,6 +1,7 @@
 //! The node: links, addresses, routes, neighbours and sysctls, by rtnetlink and procfs. Thin verbs; what to do with
 //! them is told in `cni`.
 
+pub mod address;
 pub mod bridge;
 pub mod link;
 pub mod masquerade;

@@ -16,6 +16,7 @@ use rtnetlink::{Error as RtError, Handle, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 
 use super::Error;
+use super::address::{Held, network_of};
 use super::link::Link;
 
 /// The socket, with the small runtime that drives it.
@@ -186,26 +187,12 @@ impl Netlink {
         Ok(self.address_messages(index)?.iter().filter_map(network_of).collect())
     }
 
-    /// The same, by how well packets may be sent from them: tentative ones are not answered for (yet, or at all), deprecated
-    /// ones are on their way out.
-    pub fn addresses_by_use(&self, index: u32) -> Result<Vec<IpNetwork>, Error> {
-        let mut messages = self.address_messages(index)?;
-        messages.sort_by_key(|message| {
-            let flags = message.header.flags;
-            let is_unsure =
-                flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
-            (is_unsure, flags.contains(AddressHeaderFlags::Deprecated))
-        });
-        Ok(messages.iter().filter_map(network_of).collect())
-    }
-
-    /// The addresses of all interfaces, of whatever scope, each with the interface's index.
-    pub fn all_addresses(&self) -> Result<Vec<(u32, IpNetwork)>, Error> {
+    /// The addresses of all interfaces, of whatever scope.
+    pub fn all_addresses(&self) -> Result<Vec<Held>, Error> {
         let found: Vec<AddressMessage> = self
             .run(self.handle.address().get().execute().try_collect())
             .map_err(refused("list", "addresses"))?;
-        let of = |message: &AddressMessage| Some((message.header.index, network_of(message)?));
-        Ok(found.iter().filter_map(of).collect())
+        Ok(found.iter().filter_map(Held::read).collect())
     }
 
     fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>, Error> {
@@ -372,19 +359,6 @@ impl Netlink {
         }
         Ok(routes)
     }
-}
-
-/// The interface's own address and its prefix. (`Address` is the other end's where there is one.)
-fn network_of(message: &AddressMessage) -> Option<IpNetwork> {
-    let find = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
-        })
-    };
-    let address = find(true).or_else(|| find(false))?;
-    IpNetwork::new(address, message.header.prefix_len).ok()
 }
 
 fn route(index: u32, to: IpNetwork, gateway: Option<IpAddr>) -> Result<RouteMessage, io::Error> {

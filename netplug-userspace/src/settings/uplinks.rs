@@ -2,30 +2,50 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
-use crate::node::state;
-use crate::node::{self, Netlink, uplink};
+use crate::node::uplink::{self, Pods, Surroundings};
+use crate::node::{self, Netlink, state};
 
-/// An uplink as the datapath is told of it.
-pub fn told(found: uplink::Uplink) -> Uplink {
-    let uplink::Uplink { link, addresses, route_mtu } = found;
-    Uplink { ifindex: link.index, addresses, route_mtu }
+/// Which uplinks there are to be.
+pub struct Wanted<'a> {
+    /// Those of these names; or else those of default routes.
+    pub named: Option<&'a [String]>,
+    /// Whether some were named before.
+    pub were_named: bool,
+    /// The networks that pods are in.
+    pub pods: Vec<IpNetwork>,
 }
 
-/// Those of `uplinks`, and the known ones that are still there, with the addresses that they have now: default routes come
-/// and go.
-pub fn with_known(
+/// The uplinks that there are now, with what pods leave as by each. Where none is named, nor was before, also those known that
+/// are still there: default routes come and go.
+pub fn find(
     netlink: &Netlink,
     datapath: &Datapath,
-    mut uplinks: Vec<Uplink>,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<Uplink>, Error> {
-    let routes = netlink.routes()?;
-    for (ifindex, _) in datapath.uplinks()? {
-        let is_new = !uplinks.iter().any(|uplink| uplink.ifindex == ifindex);
-        if is_new && let Some(link) = netlink.link_of_index(ifindex)? {
-            uplinks.push(told(uplink::Uplink::of(netlink, link, &routes)?));
+    let Wanted { named, were_named, pods: networks } = wanted;
+    let (mut links, _) = uplink::find(netlink, named)?;
+    let known = datapath.uplinks()?;
+    if named.is_none() && !were_named {
+        for (ifindex, _) in &known {
+            if !links.iter().any(|link| link.index == *ifindex) {
+                links.extend(netlink.link_of_index(*ifindex)?);
+            }
         }
+    }
+    let mut interfaces = datapath.interfaces_of_pods()?;
+    interfaces.extend(services(netlink)?);
+    let surroundings = Surroundings::read(netlink, Pods { networks, interfaces })?;
+    let mut uplinks = Vec::new();
+    for link in links {
+        let before = known.iter().find(|(ifindex, _)| *ifindex == link.index);
+        let before = before.map_or(&[][..], |(_, addresses)| addresses);
+        let uplink::Uplink { link, addresses, route_mtu } =
+            surroundings.uplink(netlink, link, before)?;
+        uplinks.push(Uplink { ifindex: link.index, addresses, route_mtu });
     }
     Ok(uplinks)
 }
@@ -37,11 +57,12 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     state::with(|state| {
         let choice = state.uplinks();
         let named = choice.named.as_deref().map(|names| there(netlink, names)).transpose()?;
-        let (found, _) = uplink::find(netlink, named.as_deref())?;
-        let mut uplinks: Vec<_> = found.into_iter().map(told).collect();
-        if named.is_none() {
-            uplinks = with_known(netlink, &datapath, uplinks)?;
-        }
+        let wanted = Wanted {
+            named: named.as_deref(),
+            were_named: choice.named.is_some(),
+            pods: state.masquerade().pods().collect(),
+        };
+        let uplinks = find(netlink, &datapath, wanted)?;
         let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
         if !datapath.host_ports()?.is_empty() {
             datapath.write_local_addresses(&locals(netlink)?)?;
@@ -53,11 +74,15 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
 /// Where kube-proxy's ipvs mode has the addresses of services (pkg/proxy/ipvs): no addresses of the node's.
 const SERVICES: &str = "kube-ipvs0";
 
+fn services(netlink: &Netlink) -> Result<Option<u32>, node::Error> {
+    Ok(netlink.link(SERVICES)?.map(|link| link.index))
+}
+
 /// The node's addresses, by which HostPorts of any address may be called.
 pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
-    let services = netlink.link(SERVICES)?.map(|link| link.index);
+    let services = services(netlink)?;
     let all = netlink.all_addresses()?.into_iter();
-    Ok(all.filter(|(index, _)| Some(*index) != services).map(|(_, network)| network.ip()).collect())
+    Ok(all.filter(|held| Some(held.index) != services).map(|held| held.network.ip()).collect())
 }
 
 /// Those of `names` that there are: one that is missing must not hide what becomes of the others.
