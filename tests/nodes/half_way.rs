@@ -16,10 +16,10 @@ use crate::faults::unplugged;
 use crate::scene::PORT;
 
 /// More calls of bpf(2) than any of these commands makes.
-const MANY: usize = 1_000;
+pub const MANY: usize = 1_000;
 
 /// A command of netplug's whose calls of bpf(2) strace looks at, and one of which it has end as it is told.
-fn traced(command: &Command, inject: Option<String>) -> Command {
+pub fn traced(command: &Command, inject: Option<String>) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-e", "trace=bpf"]);
     if let Some(inject) = inject {

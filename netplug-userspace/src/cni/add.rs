@@ -2,8 +2,8 @@
 //!
 //! Alone: 1 load the programs, if that is due, and lease addresses  2 make the bridge, if it is missing
 //! 3 make the veth, its other end in the pod  4 set up the pod's end  5 plug the host's end in  6 have the node forward
-//! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass
-//! 11 have the network's settings count for the node  12 answer
+//! 7 register the endpoint  8 switch the host's end on  9 tell the host the pod's MAC  10 open its HostPorts
+//! 11 wait until packets pass  12 have the network's settings count for the node  13 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
 //! Whatever fails, the steps before it are undone in reverse.
@@ -165,6 +165,10 @@ fn alone<'a>(
     };
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
+    // Neither on before its programs are, nor when they are taken off.
+    let silenced = host_end.clone();
+    rollback.push(move || Ok(veth::switch_off(&Netlink::open()?, &silenced)?));
+    veth::switch_on(&netlink, &host_end)?;
     unrouted::heal(&netlink, datapath, &bridge)?;
     make_known(&netlink, &bridge, &endpoint, rollback)?;
     host_ports::open(&netlink, datapath, owner, &ports)?;

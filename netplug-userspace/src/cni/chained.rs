@@ -100,6 +100,7 @@ fn join(
         endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
     }
     datapath.register(&endpoint)?;
+    // The interface stays on, as it was before: it is the other plugin's, which the runtime asks to take it away.
     rollback.push(move || del::forget(owner));
     if let Some(bridge) = &found.bridge {
         unrouted::heal(netlink, datapath, bridge)?;
