@@ -105,16 +105,29 @@ pub(super) fn apply(
             attach,
             local_ports: local_ports()?,
         };
+        let named = config.uplinks.clone();
+        let choice = UplinkChoice { named, attach: attach.name().into() };
+        let prepare = |state: &State| {
+            state.prepare(|after| {
+                after.ask_masquerade(wishes.clone());
+                after.want_uplinks(choice.clone());
+            })
+        };
+        // Whether there is room for it, before anything counts.
+        drop(prepare(state)?);
         let accepted = datapath.accept(&settings)?;
         // Until flows ask by the new time, and from when they do: conntrack bears with the longer of the two.
         bear_with_flows_that_ask(state, revisit.max(datapath.revisit()?))?;
         let learns_tcp = let_tcp_be_learned(state)?;
-        accepted.tell(learns_tcp)?;
-        bear_with_flows_that_ask(state, revisit)?;
         // What is refused is not kept, so that it is no other network's burden.
-        state.ask_masquerade(|kept| *kept = wishes)?;
-        let named = config.uplinks.clone();
-        Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
+        let prepared = prepare(state)?;
+        accepted.tell(learns_tcp)?;
+        state.keep(prepared)?;
+        // All counts by now, and conntrack bears with it, longer than it need.
+        if let Err(error) = bear_with_flows_that_ask(state, revisit) {
+            warn(error.whole());
+        }
+        Ok(())
     })
 }
 

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use atomic_write_file::AtomicWriteFile;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -154,14 +155,9 @@ impl State {
         &self.masquerade
     }
 
-    /// Changes what is asked of masquerade, and keeps it.
-    pub fn ask_masquerade(
-        &mut self,
-        change: impl FnOnce(&mut masquerade::Wishes),
-    ) -> Result<(), Error> {
-        let before = self.masquerade.clone();
-        change(&mut self.masquerade);
-        if self.masquerade == before { Ok(()) } else { save(self) }
+    /// Changes what is asked of masquerade, for who [prepares](Self::prepare) that.
+    pub fn ask_masquerade(&mut self, wishes: masquerade::Wishes) {
+        self.masquerade = wishes;
     }
 
     /// Which uplinks the last ADD wanted.
@@ -170,14 +166,32 @@ impl State {
         &self.uplinks
     }
 
-    /// Keeps which uplinks an ADD wants.
-    pub fn want_uplinks(&mut self, choice: UplinkChoice) -> Result<(), Error> {
-        if self.uplinks == choice {
-            return Ok(());
-        }
+    /// Changes which uplinks are wanted, for who [prepares](Self::prepare) that.
+    pub fn want_uplinks(&mut self, choice: UplinkChoice) {
         self.uplinks = choice;
-        save(self)
     }
+
+    /// Writes beside the state file what it is to be after `change`: once that counts, room is not wanting to [keep](Self::keep)
+    /// it.
+    pub fn prepare(&self, change: impl FnOnce(&mut Self)) -> Result<Prepared, Error> {
+        let mut state = self.clone();
+        change(&mut state);
+        let file = if state == *self { None } else { Some(write(&state)?) };
+        Ok(Prepared { state, file })
+    }
+
+    /// Keeps what was prepared, from which nothing else has been changed since.
+    pub fn keep(&mut self, prepared: Prepared) -> Result<(), Error> {
+        *self = prepared.state;
+        prepared.file.map_or(Ok(()), put_in_place)
+    }
+}
+
+/// A state that is on disk, and not the one that counts. Gone if it is dropped.
+pub struct Prepared {
+    state: State,
+    /// None where it differs in nothing.
+    file: Option<AtomicWriteFile>,
 }
 
 fn path() -> PathBuf {
@@ -259,12 +273,21 @@ fn read() -> Result<State, Error> {
 }
 
 fn save(state: &State) -> Result<(), Error> {
+    put_in_place(write(state)?)
+}
+
+fn write(state: &State) -> Result<AtomicWriteFile, Error> {
     let bytes =
         serde_json::to_vec_pretty(state).map_err(|source| Error::State { path: path(), source })?;
     let write = || {
-        let mut file = atomic_write_file::AtomicWriteFile::open(path())?;
+        let mut file = AtomicWriteFile::open(path())?;
         file.write_all(&bytes)?;
-        file.commit()
+        file.sync_all()?;
+        Ok(file)
     };
     write().map_err(|source| fail("write", source))
+}
+
+fn put_in_place(file: AtomicWriteFile) -> Result<(), Error> {
+    file.commit().map_err(|source| fail("write", source))
 }
