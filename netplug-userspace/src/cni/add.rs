@@ -96,16 +96,15 @@ fn alone<'a>(
     };
     let kept = bridge::Kept::shared()?;
     let mut given = bridge::Given::default();
+    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
     // Also what was made half way.
     let name = config.bridge.clone();
     rollback.push(move || Ok(bridge::remove_unused(&Netlink::open()?, &name)?));
-    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
-    if !given.is_nothing() {
-        let name = config.bridge.clone();
-        // Once that is taken back, which others may have been judged by.
-        rollback.push(move || unrouted::judge_anew(&name));
-        rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
-    }
+    let name = config.bridge.clone();
+    rollback.push(move || {
+        // Others may have been judged by what is gone.
+        if given.take_back(&Netlink::open()?)? { unrouted::judge_anew(&name) } else { Ok(()) }
+    });
     let bridge = ensured?;
 
     let pair = veth::Pair {
@@ -148,8 +147,12 @@ fn alone<'a>(
 
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
-    let network =
-        settings::Network { name: &request.network, pods: &networks, bridge: Some(&bridge.name) };
+    let network = settings::Network {
+        name: &request.network,
+        pods: &networks,
+        bridge: Some(&bridge),
+        gateways: &gateways,
+    };
     settings::forward(&network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {

@@ -92,7 +92,8 @@ fn join(
     let network = settings::Network {
         name: &request.network,
         pods: &networks,
-        bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
+        bridge: found.bridge.as_ref(),
+        gateways: &[],
     };
     settings::forward(&network)?;
     let mut endpoint = found.endpoint(request, config);

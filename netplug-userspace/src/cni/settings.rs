@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use super::Error;
 use super::config::{self, Config};
 use crate::datapath::{Attach, Datapath, Settings, Steering};
+use crate::node::link::Link;
 use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
@@ -40,7 +41,9 @@ pub(super) struct Network<'a> {
     /// Where its pods are; never masqueraded to.
     pub(super) pods: &'a [IpNetwork],
     /// The device that packets are routed back out of.
-    pub(super) bridge: Option<&'a str>,
+    pub(super) bridge: Option<&'a Link>,
+    /// Its addresses that netplug has seen to.
+    pub(super) gateways: &'a [IpNetwork],
 }
 
 /// The datapath, loaded where that is due. Nobody unloads for as long as it is kept.
@@ -52,14 +55,15 @@ pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
 /// Has the node forward what pods send, and not tell them of shorter ways.
 pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
     state::with(|state| {
-        if let Some(bridge) = network.bridge {
+        let bridge = network.bridge.map(|bridge| bridge.name.as_str());
+        if let Some(bridge) = bridge {
             sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
         }
         // The kernel sends redirects if either of `all` and the device says so.
         sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::forward_ipv4(state)?;
         if network.pods.iter().any(IpNetwork::is_ipv6) {
-            sysctl::forward_ipv6(state, network.bridge)?;
+            sysctl::forward_ipv6(state, bridge)?;
         }
         Ok(())
     })
@@ -111,6 +115,9 @@ pub(super) fn apply(
             state.prepare(|after| {
                 after.ask_masquerade(wishes.clone());
                 after.want_uplinks(choice.clone());
+                if let Some(bridge) = network.bridge {
+                    after.settle(bridge, network.gateways);
+                }
             })
         };
         // Whether there is room for it, before anything counts.

@@ -2,6 +2,8 @@
 //! they have one, they are on file. Also kept here: what networks and operators ask of masquerade, since the datapath has
 //! one answer for all of them, and which uplinks the last ADD wanted, for who looks after them.
 //!
+//! Of addresses that bridges were given it is known, too, until an ADD ends well with them: the last that fails takes them back.
+//!
 //! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing. It is put back
 //! only where nobody else has changed it since, and in reverse: some sysctls change others as they are written.
 
@@ -32,9 +34,20 @@ pub struct State {
     addresses: BTreeSet<(u32, IpNetwork)>,
     /// Addresses of others' bridges that had to go, by the bridge's index.
     taken: BTreeSet<(u32, IpNetwork)>,
+    /// Addresses that bridges, whoever made them, were given by ADDs of which none has ended well yet.
+    unsettled: Vec<Unsettled>,
     #[serde(flatten)]
     masquerade: masquerade::Wishes,
     uplinks: UplinkChoice,
+}
+
+/// An address that a bridge was given, and that the last ADD to fail takes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Unsettled {
+    bridge: u32,
+    address: IpNetwork,
+    /// The bridge's ports before: who has come since may count on the address.
+    ports: BTreeSet<u32>,
 }
 
 /// Which uplinks the last ADD wanted.
@@ -117,10 +130,43 @@ impl State {
         save(self)
     }
 
-    /// Keeps that netplug gives another's bridge an address, before it does.
-    pub fn gives(&mut self, bridge: &Link, address: IpNetwork) -> Result<(), Error> {
-        self.addresses.insert((bridge.index, address));
+    /// Keeps that netplug gives a bridge with `ports` an address, before it does.
+    pub fn gives(
+        &mut self,
+        bridge: &Link,
+        is_ours: bool,
+        address: IpNetwork,
+        ports: BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        if !is_ours {
+            self.addresses.insert((bridge.index, address));
+        }
+        let is_it = |known: &Unsettled| known.bridge == bridge.index && known.address == address;
+        if !self.unsettled.iter().any(is_it) {
+            self.unsettled.push(Unsettled { bridge: bridge.index, address, ports });
+        }
         save(self)
+    }
+
+    /// Keeps what was so `before`, for who did not do what he kept.
+    pub fn go_back_to(&mut self, before: Self) -> Result<(), Error> {
+        *self = before;
+        save(self)
+    }
+
+    /// The addresses that a bridge with `ports` was given by ADDs that failed: no port has come since.
+    #[must_use]
+    pub fn given_for_nobody(&self, bridge: &Link, ports: &BTreeSet<u32>) -> Vec<IpNetwork> {
+        let is_for_nobody =
+            |it: &&Unsettled| it.bridge == bridge.index && ports.is_subset(&it.ports);
+        self.unsettled.iter().filter(is_for_nobody).map(|it| it.address).collect()
+    }
+
+    /// Has a bridge's addresses stay, with which an ADD ends well, for who [prepares](Self::prepare) that.
+    pub fn settle(&mut self, bridge: &Link, addresses: &[IpNetwork]) {
+        let is_settled =
+            |it: &Unsettled| it.bridge == bridge.index && addresses.contains(&it.address);
+        self.unsettled.retain(|it| !is_settled(it));
     }
 
     /// Keeps that netplug takes an address from another's bridge, before it does. One that netplug gave is nobody's loss.
@@ -131,17 +177,19 @@ impl State {
         save(self)
     }
 
-    /// Keeps that another's bridge has `old` again and `new` no more. `old` that nobody lost was netplug's.
+    /// Keeps that a bridge has `old` again and `new` no more. `old` of another's that nobody lost was netplug's.
     pub fn took_back(
         &mut self,
         bridge: &Link,
+        is_ours: bool,
         new: &[IpNetwork],
         old: &[IpNetwork],
     ) -> Result<(), Error> {
+        self.settle(bridge, new);
         for address in new {
             self.addresses.remove(&(bridge.index, *address));
         }
-        for address in old {
+        for address in old.iter().filter(|_| !is_ours) {
             if !self.taken.remove(&(bridge.index, *address)) {
                 self.addresses.insert((bridge.index, *address));
             }
