@@ -407,3 +407,29 @@ fn a_pod_that_is_to_have_no_default_route_has_none() {
     node.del_pod(web);
     node.finish();
 }
+
+/// As an operator may have it: who makes a device says whether it forwards.
+#[rstest]
+fn pods_reach_others_where_new_devices_do_not_forward(
+    #[values("alone", "bridge", "ptp")] way: &str,
+    #[values(V4, V6)] ip: Family,
+) {
+    let node = Node::new();
+    for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        node.namespace().set_sysctl(&format!("net/{name}"), "1");
+    }
+    for family in ["ipv4", "ipv6"] {
+        node.namespace().set_sysctl(&format!("net/{family}/conf/default/forwarding"), "0");
+    }
+    node.outside().listen(PORT);
+    let [web, client] = ["web", "client"].map(|name| match way {
+        "alone" => node.add_pod(name),
+        _ => node.add_pod_chained(name, way),
+    });
+    let web = web.listening(PORT);
+    for to in [web.at(ip, PORT), SocketAddr::new(OUTSIDE.ip(ip), PORT)] {
+        for protocol in [Tcp, Udp] {
+            client.dial(to).open(protocol).unwrap().ask_times(30).unwrap();
+        }
+    }
+}

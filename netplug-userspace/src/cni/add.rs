@@ -151,6 +151,7 @@ fn alone<'a>(
         name: &request.network,
         pods: &networks,
         bridge: Some(&bridge),
+        routed: None,
         gateways: &gateways,
     };
     settings::forward(&network)?;

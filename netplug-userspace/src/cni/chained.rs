@@ -93,6 +93,7 @@ fn join(
         name: &request.network,
         pods: &networks,
         bridge: found.bridge.as_ref(),
+        routed: found.bridge.is_none().then_some(&found.host_end),
         gateways: &[],
     };
     settings::forward(&network)?;

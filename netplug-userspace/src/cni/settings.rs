@@ -42,7 +42,9 @@ pub(super) struct Network<'a> {
     pub(super) pods: &'a [IpNetwork],
     /// The device that packets are routed back out of.
     pub(super) bridge: Option<&'a Link>,
-    /// Its addresses that netplug has seen to.
+    /// Where there is none: the pod's host end.
+    pub(super) routed: Option<&'a Link>,
+    /// The bridge's addresses that netplug has seen to.
     pub(super) gateways: &'a [IpNetwork],
 }
 
@@ -62,6 +64,13 @@ pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
         // The kernel sends redirects if either of `all` and the device says so.
         sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::forward_ipv4(state)?;
+        // A device that came since the node forwards does as the default for new ones says. (IPv6 asks `all` alone.)
+        if let Some(bridge) = bridge {
+            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/forwarding"), "1")?;
+        }
+        if let Some(Link { name, .. }) = network.routed {
+            sysctl::ensure_of_pod(state, &format!("net/ipv4/conf/{name}/forwarding"), "1")?;
+        }
         if network.pods.iter().any(IpNetwork::is_ipv6) {
             sysctl::forward_ipv6(state, bridge)?;
         }

@@ -72,6 +72,9 @@ pub struct Change {
     /// What netplug had made of it before: what it still is if netplug was killed before it wrote.
     #[serde(default)]
     pub before: Option<String>,
+    /// Whether it is of a pod's interface, and need not be known once that is gone.
+    #[serde(default)]
+    pub goes: bool,
 }
 
 impl Change {
@@ -85,6 +88,7 @@ impl State {
     /// Keeps what sysctls were, before they change. Where somebody else has changed one since netplug did, theirs is what
     /// will be put back.
     pub fn remember(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
+        self.sysctls.retain(|known| !known.goes || sysctl::is_there(&known.name));
         for change in changes {
             match self.sysctls.iter_mut().find(|known| known.name == change.name) {
                 Some(known) => {
