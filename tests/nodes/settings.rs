@@ -433,3 +433,16 @@ fn pods_reach_others_where_new_devices_do_not_forward(
         }
     }
 }
+
+/// As templates have it, which say nothing by it.
+#[rstest]
+fn dns_that_names_nothing_leaves_it_to_resolv_conf(
+    #[values(json!({}), json!({"nameservers": null, "domain": ""}))] dns: Value,
+) {
+    let node = Node::new();
+    node.namespace().feed("tee /run/resolv.conf", "nameserver 10.0.0.10\n");
+    let mut network = Network::netplug().with("dns", dns);
+    network.plugins[0]["ipam"]["resolvConf"] = json!("/run/resolv.conf");
+    let web = node.add_pod_to("web", &network);
+    assert_eq!(web.result()["dns"], json!({"nameservers": ["10.0.0.10"]}));
+}

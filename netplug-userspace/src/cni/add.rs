@@ -66,8 +66,9 @@ fn alone<'a>(
     let pod = request.pod()?;
     let sets = ipam.sets()?;
     let dns = match (&config.dns, &ipam.resolv_conf) {
-        (None, Some(path)) => Some(resolv_conf::read(path)?),
-        (dns, _) => dns.clone(),
+        (Some(dns), _) if resolv_conf::is_said(dns) => Some(dns.clone()),
+        (_, Some(path)) => Some(resolv_conf::read(path)?),
+        (dns, None) => dns.clone(),
     };
     let mut wanted = config.wanted_addresses()?;
     wanted.extend(request.address.filter(|address| !wanted.contains(address)));
