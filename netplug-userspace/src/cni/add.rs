@@ -21,7 +21,7 @@ use super::{
 };
 use crate::datapath::{Datapath, Endpoint, Owner};
 use crate::ipam::{Lease, RangeSet, Store};
-use crate::node::link::Link;
+use crate::node::link::{self, Link};
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 use crate::warning::warn;
 
@@ -253,7 +253,10 @@ impl Names {
         let [a, b, c, d, e, f, g, h] = digest.to_be_bytes();
         Self {
             host_end: format!("np{:013x}", digest & 0x000f_ffff_ffff_ffff),
-            alias: format!("netplug {}/{}/{}", request.network, request.container, request.ifname),
+            alias: link::alias(
+                &format!("netplug {}/{}/{}", request.network, request.container, request.ifname),
+                "",
+            ),
             // Locally administered, and the two ends differ in the third octet's lowest bit.
             host_mac: [0x02, b ^ a, c | 1, d, e ^ g, f ^ h],
             pod_mac: [0x02, b ^ a, c & !1, d, e ^ g, f ^ h],

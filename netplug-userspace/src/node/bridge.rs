@@ -11,7 +11,7 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 use super::link::Link;
 use super::netlink::{exists, refused};
 use super::state::State;
-use super::{Error, Mac, Netlink, state, sysctl};
+use super::{Error, Mac, Netlink, link, state, sysctl};
 use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
@@ -131,7 +131,7 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>, given: &mut Given) -> Resu
     if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
         if is_unnamed {
-            let alias = format!("{ALIAS}{}{UNUSED}", wanted.network);
+            let alias = link::alias(&format!("{ALIAS}{}", wanted.network), UNUSED);
             message = message.alias(alias.clone());
             bridge.alias = Some(alias);
         }
