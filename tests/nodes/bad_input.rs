@@ -223,3 +223,16 @@ fn the_nodes_own_namespace_is_no_pods(
     assert!(machine.run("ip -brief link show lo").contains("UP"));
     before.assert_same(&Inventory::of(machine));
 }
+
+/// An interface's alias, which has them for people to read, holds less than `IFALIASZ`, 256 octets.
+#[test]
+fn names_may_be_longer_than_an_alias_holds() {
+    let node = Node::with(Network::netplug().named(&"n".repeat(250)));
+    let refused = crate::faults::too_many_cidrs(node.network());
+    node.try_add_pod("refused", &refused).unwrap_err();
+    node.assert_clean();
+    let web = node.add_pod(&"w".repeat(60));
+    node.check(&web).unwrap();
+    node.del_pod(web);
+    node.finish();
+}

@@ -8,6 +8,7 @@ use netplug::node::bridge::Kept;
 use netplug_tests::cast::Family::{self, V4};
 use netplug_tests::cast::{GATEWAY, WEB};
 use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::runtime::{Verb, config};
 use netplug_tests::traffic::{PATIENCE, ping};
@@ -15,7 +16,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::faults::{too_many_cidrs, unplugged};
-use crate::scene::{endpoint, waits_for};
+use crate::scene::{endpoint, waits_for, waits_no_more_for};
 
 fn has_bridge(node: &Node) -> bool {
     !node.namespace().run("ip link show type bridge").is_empty()
@@ -120,6 +121,94 @@ fn the_last_add_that_fails_takes_the_bridge_away() {
     inside(&|datapath| drop(datapath.unregister(holder.owner).unwrap()));
     node.namespace().run("ip link del other");
     node.finish();
+}
+
+/// The gateway that the first gave the bridge is the second's, too; then both are refused.
+#[rstest]
+fn the_last_add_that_fails_takes_the_gateway_back(#[values(false, true)] is_anothers: bool) {
+    let node = Node::new();
+    if is_anothers {
+        node.namespace().run("ip link add cbr0 type bridge");
+    }
+    let early = node.add_pod_to("early", &Network::netplug().with("isGateway", false));
+    assert!(addresses(&node).is_empty());
+    let refused = too_many_cidrs(node.network());
+    let lock = |name: &str| {
+        let path = format!("/run/netplug/{name}");
+        node.namespace().enter(|| {
+            let file = File::open(path).unwrap();
+            file.lock().unwrap();
+            file
+        })
+    };
+    let removes_none = node.namespace().enter(|| Kept::shared().unwrap());
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.try_add_pod("first", &refused).map(drop).unwrap_err());
+        waits_for(&node, "bridges.lock");
+        let registers_none = lock("addresses.lock");
+        let second = scope.spawn(|| node.try_add_pod("second", &refused).map(drop).unwrap_err());
+        waits_for(&node, "addresses.lock");
+        drop(removes_none);
+        waits_no_more_for(&node, "bridges.lock");
+        drop(node.namespace().enter(|| Kept::shared().unwrap()));
+        // The second may end well yet.
+        assert_eq!(addresses(&node).len(), 2);
+        drop(registers_none);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+    assert!(addresses(&node).is_empty(), "{:?}", addresses(&node));
+    let next = node.add_pod("next");
+    node.check(&next).unwrap();
+    node.try_add_pod("late", &refused).unwrap_err();
+    for ip in Family::BOTH {
+        ping(next.namespace(), GATEWAY.ip(ip), 77, 64, PATIENCE).unwrap();
+    }
+    node.del_pod(next);
+    node.del_pod(early);
+    if is_anothers {
+        node.netplug("unload");
+        assert!(addresses(&node).is_empty(), "{:?}", addresses(&node));
+    } else {
+        node.finish();
+    }
+}
+
+/// Another plugin finds the gateway on the bridge, and leaves it at that.
+#[test]
+fn a_gateway_that_another_plugins_pod_found_stays() {
+    let node = Node::new();
+    let _early = node.add_pod_to("early", &Network::netplug().with("isGateway", false));
+    let refused = too_many_cidrs(node.network());
+    let removes_none = node.namespace().enter(|| Kept::shared().unwrap());
+    let web = std::thread::scope(|scope| {
+        let failing = scope.spawn(|| node.try_add_pod("first", &refused).map(drop).unwrap_err());
+        waits_for(&node, "bridges.lock");
+        let web = node.add_pod_chained("web", "bridge");
+        drop(removes_none);
+        failing.join().unwrap();
+        web
+    });
+    for ip in Family::BOTH {
+        ping(web.namespace(), GATEWAY.ip(ip), 77, 64, PATIENCE).unwrap();
+    }
+}
+
+/// The kernel gives a device of so small an MTU no address of IPv6.
+#[test]
+fn an_address_that_an_operator_gives_after_netplug_could_not_is_the_operators() {
+    let node = Node::new();
+    node.namespace().run("ip link add cbr0 type bridge");
+    node.namespace().run("ip link set cbr0 mtu 1200");
+    let network = node.network().clone().with("mtu", 1500);
+    let error = node.try_add_pod("web", &network).unwrap_err();
+    let gateway = GATEWAY.v6.to_string();
+    assert!(error.msg.contains(&gateway), "{error}");
+    assert!(addresses(&node).is_empty(), "{:?}", addresses(&node));
+    node.namespace().run("ip link set cbr0 mtu 1500");
+    node.namespace().run(&format!("ip address add {gateway}/64 dev cbr0 nodad"));
+    node.netplug("unload");
+    assert_eq!(addresses(&node), [format!("{gateway}/64")]);
 }
 
 /// At whatever it asks of the kernel's network.

@@ -1,10 +1,10 @@
-//! What a pod sends by a packet socket, past its own stack.
+//! What a pod sends by a packet socket, past its own stack, and while it comes and goes.
 
 use std::net::{IpAddr, SocketAddr};
 
 use netplug_common::counter::Counter;
-use netplug_tests::cast::Actor;
 use netplug_tests::cast::Family::{self, V4, V6};
+use netplug_tests::cast::{Actor, CLIENT};
 use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, becomes};
 use netplug_tests::network::Network;
@@ -12,11 +12,13 @@ use netplug_tests::node::Node;
 use netplug_tests::packet::{eth, ip, payload, udp};
 use netplug_tests::pod::Pod;
 use netplug_tests::rules;
-use netplug_tests::runtime::{Attachment, addresses};
+use netplug_tests::runtime::{Attachment, Verb, addresses, config};
 use netplug_tests::traffic::{PATIENCE, Protocol, Servers, ping, send_frame};
 use rstest::rstest;
 use serde_json::json;
 
+use crate::faults::{too_many_cidrs, unplugged};
+use crate::half_way::{MANY, traced};
 use crate::scene::Steering::Learn;
 use crate::scene::{PORT, Scene, actor};
 
@@ -113,4 +115,68 @@ fn a_pod_may_send_from_the_addresses_of_its_other_interfaces(
         let dial = if is_outside { node.outside().dial(at) } else { client.dial(at) };
         assert_eq!(dial.open(protocol).unwrap().ask_times(20).unwrap().server, "web");
     }
+}
+
+/// A datagram for `web` that says it is of a pod that there is not.
+fn of_a_stranger(web: &Pod, family: Family) -> Vec<u8> {
+    let web = actor(web);
+    let stranger = Actor {
+        v4: [10, 244, 0, 99].into(),
+        v6: "fd00:244::99".parse().expect("it is an address"),
+        ..CLIENT
+    };
+    (eth(stranger, web) / ip(family, stranger, web) / udp(40000, PORT) / payload(b"who?")).bytes()
+}
+
+/// Killed at whatever it asks of the kernel's BPF: a DEL leaves no pod that goes on speaking without its programs.
+#[rstest]
+fn a_pod_is_guarded_for_as_long_as_it_is_heard(
+    #[values("alone", "chained")] way: &str,
+    #[values(V4, V6)] family: Family,
+) {
+    let node = Node::with(match way {
+        "alone" => Network::netplug(),
+        _ => Network::bridge().then_netplug(),
+    });
+    let [web, client] = ["web", "client"].map(|name| node.add_pod(name).listening(PORT));
+    let frame = of_a_stranger(&web, family);
+    let own = node.network().plugins.last().unwrap();
+    let config = config(node.network(), own, Some(client.result())).to_string();
+    let before = datagrams(&web, family);
+    for call in 1..MANY {
+        let del = node.runtime().command(Verb::Del, "netplug", client.attachment());
+        let killed = traced(&del, Some(format!("signal=KILL:when={call}")));
+        let is_through = node.namespace().output(killed, config.as_bytes()).status.success();
+        // A pod that is cut off, or gone, cannot.
+        let _ = send_frame(client.namespace(), "eth0", &frame);
+        if is_through {
+            return;
+        }
+        assert_eq!(datagrams(&web, family), before, "killed at call {call}");
+    }
+    panic!("it never gets through");
+}
+
+/// The same of an ADD that is refused, from its first step to its last undo.
+#[rstest]
+fn a_pod_is_guarded_from_when_it_is_heard(#[values(V4, V6)] family: Family) {
+    let node = Node::new();
+    let web = node.add_pod("web").listening(PORT);
+    let (late, attachment) = unplugged(&node, "late", "");
+    let refused = too_many_cidrs(node.network());
+    let config = config(&refused, &refused.plugins[0], None).to_string();
+    let add = node.runtime().command(Verb::Add, "netplug", &attachment);
+    let frame = of_a_stranger(&web, family);
+    let before = datagrams(&web, family);
+    for call in 1..MANY {
+        let killed = traced(&add, Some(format!("signal=KILL:when={call}")));
+        let output = node.namespace().output(killed, config.as_bytes());
+        let _ = send_frame(&late, "eth0", &frame);
+        assert_eq!(datagrams(&web, family), before, "killed at call {call}");
+        if String::from_utf8_lossy(&output.stdout).contains("1024") {
+            return;
+        }
+        node.runtime().del(node.namespace(), &refused, &attachment, None).unwrap();
+    }
+    panic!("it never gets through");
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{INTRANET, NON_MASQUERADE};
+use netplug_tests::cast::{INTRANET, NON_MASQUERADE, OUTSIDE};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::runtime::{Verb, config};
@@ -16,10 +16,10 @@ use crate::faults::unplugged;
 use crate::scene::PORT;
 
 /// More calls of bpf(2) than any of these commands makes.
-const MANY: usize = 1_000;
+pub const MANY: usize = 1_000;
 
 /// A command of netplug's whose calls of bpf(2) strace looks at, and one of which it has end as it is told.
-fn traced(command: &Command, inject: Option<String>) -> Command {
+pub fn traced(command: &Command, inject: Option<String>) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-e", "trace=bpf"]);
     if let Some(inject) = inject {
@@ -145,4 +145,42 @@ fn an_operators_change_that_fails_changes_nothing(
         assert_eq!((in_force(&node), kept()), was, "call {call}");
     }
     panic!("it never gets through");
+}
+
+/// Leaves no room in /run, where the state file is.
+fn fill_run(node: &Node) {
+    let used = node.namespace().run("df --output=used -k /run");
+    let used = used.lines().nth(1).map(str::trim).expect("df prints a line of names first");
+    node.namespace().run(&format!("mount -o remount,size={used}k /run"));
+}
+
+/// What counts and is not on file would be forgotten by the next who changes the settings.
+#[rstest]
+fn a_change_that_cannot_be_kept_does_not_count(#[values("an ADD", "an operator")] by: &str) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let kept = || node.namespace().run("cat /run/netplug/state.json");
+    let before = (in_force(&node), kept());
+    let mut talks = Family::BOTH.map(|ip| {
+        let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+        client.dial(to).open(Tcp).unwrap()
+    });
+    fill_run(&node);
+    let said = match by {
+        "an ADD" => {
+            let off = Network::netplug().with("masquerade", false).with("revisit", "5s");
+            node.try_add_pod("late", &off).unwrap_err().to_string()
+        }
+        _ => {
+            let output = node.try_netplug(OFF);
+            assert!(!output.status.success());
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        }
+    };
+    assert!(said.contains("state.json"), "{said}");
+    assert_eq!((in_force(&node), kept()), before);
+    for talk in &mut talks {
+        talk.ask_times(5).unwrap();
+    }
 }

@@ -101,6 +101,17 @@ pub fn endpoint(node: &Node, name: &str, address: IpAddr) -> Endpoint {
 /// Returns when somebody waits for a lock of netplug's, by its file's name.
 #[track_caller]
 pub fn waits_for(node: &Node, lock: &str) {
+    awaits(node, lock, true);
+}
+
+/// Returns when nobody does.
+#[track_caller]
+pub fn waits_no_more_for(node: &Node, lock: &str) {
+    awaits(node, lock, false);
+}
+
+#[track_caller]
+fn awaits(node: &Node, lock: &str, wanted: bool) {
     let path = format!("/run/netplug/{lock}");
     let file = node.namespace().enter(|| std::fs::metadata(path)).expect("it was locked before");
     let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
@@ -111,7 +122,7 @@ pub fn waits_for(node: &Node, lock: &str) {
         let is_waiting = locks.lines().map(|line| line.split_whitespace()).any(|mut words| {
             words.clone().any(|word| word == "->") && words.any(|word| word == file)
         });
-        if is_waiting { Ok(()) } else { Err(locks) }
+        if is_waiting == wanted { Ok(()) } else { Err(locks) }
     });
 }
 

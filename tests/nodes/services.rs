@@ -1,13 +1,19 @@
 //! Services on the same node, with `bridge-nf-call-iptables=0`: what does not work without netplug.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::NODE_1;
+use netplug_tests::cast::{NODE_1, SERVICE};
 use netplug_tests::counters::Counters;
+use netplug_tests::network::Network;
+use netplug_tests::node::Node;
+use netplug_tests::pod::Pod;
+use netplug_tests::rules::{self, Service};
+use netplug_tests::runtime::{Verb, config};
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
+use crate::half_way::{MANY, traced};
 use crate::scene::Steering::{self, Always, Direct, Learn};
 use crate::scene::{NODE_PORT, PORT, Proxy, Scene};
 
@@ -143,4 +149,40 @@ fn a_service_is_learned_also_where_others_have_bridges_call_iptables(
     talk.ask_times(200).unwrap();
     let hits = Counters::of(&scene.node).since(&before).hits();
     assert!(hits > 350, "{hits} of 400 took the short way");
+}
+
+/// A DEL may be killed half way, and the pod goes on speaking to who called it by the service.
+#[rstest]
+fn a_pod_that_is_taken_away_answers_as_the_service_or_not_at_all(
+    #[values("alone", "chained")] way: &str,
+    #[values(V4, V6)] ip: Family,
+) {
+    let node = Node::with(match way {
+        "alone" => Network::netplug(),
+        _ => Network::bridge().then_netplug(),
+    });
+    let [web, client] = ["web", "client"].map(|name| node.add_pod(name));
+    rules::serve(node.namespace(), &Service::both(80, &[web.at(ip, PORT)]));
+    let service = SocketAddr::new(SERVICE.ip(ip), 80);
+    let bind = |pod: &Pod, at: SocketAddr| pod.namespace().enter(|| UdpSocket::bind(at)).unwrap();
+    let (caller, server) = (bind(&client, client.at(ip, 20_000)), bind(&web, web.at(ip, PORT)));
+    caller.send_to(b"subscribe", service).unwrap();
+    let (_, subscriber) = server.recv_from(&mut [0; 16]).unwrap();
+    caller.set_nonblocking(true).unwrap();
+    let own = node.network().plugins.last().unwrap();
+    let config = config(node.network(), own, Some(web.result())).to_string();
+    for call in 1..MANY {
+        let del = node.runtime().command(Verb::Del, "netplug", web.attachment());
+        let killed = traced(&del, Some(format!("signal=KILL:when={call}")));
+        let is_through = node.namespace().output(killed, config.as_bytes()).status.success();
+        if is_through {
+            return;
+        }
+        // A pod that is cut off, or gone, cannot.
+        let _ = server.send_to(b"news", subscriber);
+        while let Ok((_, from)) = caller.recv_from(&mut [0; 16]) {
+            assert_eq!(from, service, "killed at call {call}");
+        }
+    }
+    panic!("it never gets through");
 }

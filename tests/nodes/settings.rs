@@ -426,3 +426,42 @@ fn a_pod_that_is_to_have_no_default_route_has_none() {
     node.del_pod(web);
     node.finish();
 }
+
+/// As an operator may have it: who makes a device says whether it forwards.
+#[rstest]
+fn pods_reach_others_where_new_devices_do_not_forward(
+    #[values("alone", "bridge", "ptp")] way: &str,
+    #[values(V4, V6)] ip: Family,
+) {
+    let node = Node::new();
+    for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        node.namespace().set_sysctl(&format!("net/{name}"), "1");
+    }
+    for family in ["ipv4", "ipv6"] {
+        node.namespace().set_sysctl(&format!("net/{family}/conf/default/forwarding"), "0");
+    }
+    node.outside().listen(PORT);
+    let [web, client] = ["web", "client"].map(|name| match way {
+        "alone" => node.add_pod(name),
+        _ => node.add_pod_chained(name, way),
+    });
+    let web = web.listening(PORT);
+    for to in [web.at(ip, PORT), SocketAddr::new(OUTSIDE.ip(ip), PORT)] {
+        for protocol in [Tcp, Udp] {
+            client.dial(to).open(protocol).unwrap().ask_times(30).unwrap();
+        }
+    }
+}
+
+/// As templates have it, which say nothing by it.
+#[rstest]
+fn dns_that_names_nothing_leaves_it_to_resolv_conf(
+    #[values(json!({}), json!({"nameservers": null, "domain": ""}))] dns: Value,
+) {
+    let node = Node::new();
+    node.namespace().feed("tee /run/resolv.conf", "nameserver 10.0.0.10\n");
+    let mut network = Network::netplug().with("dns", dns);
+    network.plugins[0]["ipam"]["resolvConf"] = json!("/run/resolv.conf");
+    let web = node.add_pod_to("web", &network);
+    assert_eq!(web.result()["dns"], json!({"nameservers": ["10.0.0.10"]}));
+}

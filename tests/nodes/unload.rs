@@ -157,6 +157,34 @@ fn unloading_leaves_anothers_bridge_as_it_was() {
     assert_eq!(disabled.as_deref(), Some("1"));
 }
 
+/// Routed pods' interfaces that are gone are no more to be put back.
+#[test]
+fn unloading_puts_back_whether_a_device_forwards() {
+    let node = Node::new();
+    node.namespace().run("ip link add cbr0 type bridge");
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "1");
+    node.namespace().set_sysctl("net/ipv4/conf/default/forwarding", "0");
+    node.namespace().set_sysctl("net/ipv4/conf/cbr0/forwarding", "0");
+    let web = node.add_pod("web");
+    let [first, last] = ["first", "last"].map(|name| {
+        let routed = node.add_pod_chained(name, "ptp");
+        let kept = node.namespace().run("cat /run/netplug/state.json");
+        assert!(kept.contains(&routed.host_end()), "{kept}");
+        (routed.host_end(), node.del_pod(routed)).0
+    });
+    let kept = node.namespace().run("cat /run/netplug/state.json");
+    assert!(!kept.contains(&first), "{first}, {last}: {kept}");
+    let stays = node.add_pod_chained("stays", "ptp");
+    let forwards = |device: &str| {
+        node.namespace().sysctl(&format!("net/ipv4/conf/{device}/forwarding")).unwrap()
+    };
+    let devices = ["cbr0".to_owned(), stays.host_end()];
+    assert_eq!(devices.each_ref().map(|device| forwards(device)), ["1", "1"]);
+    node.del_pod(web);
+    node.netplug("unload --force");
+    assert_eq!(devices.each_ref().map(|device| forwards(device)), ["0", "0"]);
+}
+
 /// A pin was lost while a pod is served: its programs go on, and nothing takes them away unasked. Which pods there are and how
 /// the node is set nobody can make up, so such a map is not made again under them.
 #[rstest]

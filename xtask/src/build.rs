@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::process::{cargo, repository, succeed};
+use crate::process::{built, cargo};
 use crate::setup;
 
 /// Builds, and returns where the binary is.
@@ -13,7 +13,7 @@ pub fn run() -> anyhow::Result<PathBuf> {
     setup::to_build()?;
     let target = host()?;
     let mut command = cargo();
-    succeed(
+    built(
         command
             .args([
                 "build",
@@ -26,9 +26,8 @@ pub fn run() -> anyhow::Result<PathBuf> {
                 &target,
             ])
             .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
-    )?;
-    let binary = repository().join("target").join(target).join("release/netplug");
-    Ok(binary)
+        "netplug",
+    )
 }
 
 /// Builds, and says where the binary is.

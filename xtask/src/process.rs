@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 /// The repository.
 pub fn repository() -> PathBuf {
@@ -38,6 +39,26 @@ pub fn succeed_silently(command: &mut Command) -> anyhow::Result<()> {
     run(command.stdout(Stdio::null()))
 }
 
+/// Runs a build of cargo's and returns where the program `name` is: which folder that is, environment and configuration may say.
+pub fn built(command: &mut Command, name: &str) -> anyhow::Result<PathBuf> {
+    let shown = show(command);
+    let command = command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot run {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown} failed with {}", output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    executable(&messages, name).with_context(|| format!("{shown} made no {name}"))
+}
+
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str()?;
+        (message["target"]["name"] == name).then(|| path.into())
+    })
+}
+
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = show(command);
     let status = command.status().with_context(|| format!("cannot run {shown}"))?;
@@ -58,4 +79,19 @@ pub fn pass_on(command: &mut Command) -> anyhow::Result<ExitCode> {
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_where_cargo_says() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"netplug"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/elsewhere/release/other"}
+{"reason":"compiler-artifact","target":{"name":"netplug"},"executable":"/elsewhere/release/netplug"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "netplug"), Some("/elsewhere/release/netplug".into()));
+        assert_eq!(executable(messages, "demo"), None);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use crate::process::{cargo, pass_on, succeed, whole_path};
+use crate::process::{built, cargo, pass_on, whole_path};
 use crate::{build, setup};
 
 /// `netplug VERB` on this node.
@@ -17,7 +17,6 @@ pub fn scene(name: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
     setup::to_run_nodes()?;
     let build =
         ["build", "--quiet", "--release", "--locked", "--package", "netplug-tests", "--bin", name];
-    succeed(cargo().args(build))?;
-    let scene = crate::process::repository().join("target/release").join(name);
+    let scene = built(cargo().args(build), name)?;
     pass_on(Command::new(scene).args(rest).env("NETPLUG_BIN", binary).env("PATH", whole_path()))
 }

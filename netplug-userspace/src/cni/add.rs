@@ -2,8 +2,8 @@
 //!
 //! Alone: 1 load the programs, if that is due, and lease addresses  2 make the bridge, if it is missing
 //! 3 make the veth, its other end in the pod  4 set up the pod's end  5 plug the host's end in  6 have the node forward
-//! 7 register the endpoint  8 tell the host the pod's MAC  9 open its HostPorts  10 wait until packets pass
-//! 11 have the network's settings count for the node  12 answer
+//! 7 register the endpoint  8 switch the host's end on  9 tell the host the pod's MAC  10 open its HostPorts
+//! 11 wait until packets pass  12 have the network's settings count for the node  13 answer
 //!
 //! Behind another plugin, which made the interface: `chained`.
 //! Whatever fails, the steps before it are undone in reverse.
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::datapath::{Datapath, Endpoint, Owner, PodId};
 use crate::ipam::{Lease, RangeSet, Store};
-use crate::node::link::Link;
+use crate::node::link::{self, Link};
 use crate::node::{Mac, Netlink, bridge, mtu, neighbour, sysctl, veth};
 use crate::warning::warn;
 
@@ -66,8 +66,9 @@ fn alone<'a>(
     let pod = request.pod()?;
     let sets = ipam.sets()?;
     let dns = match (&config.dns, &ipam.resolv_conf) {
-        (None, Some(path)) => Some(resolv_conf::read(path)?),
-        (dns, _) => dns.clone(),
+        (Some(dns), _) if resolv_conf::is_said(dns) => Some(dns.clone()),
+        (_, Some(path)) => Some(resolv_conf::read(path)?),
+        (dns, None) => dns.clone(),
     };
     let mut wanted = config.wanted_addresses()?;
     wanted.extend(request.address.filter(|address| !wanted.contains(address)));
@@ -96,16 +97,15 @@ fn alone<'a>(
     };
     let kept = bridge::Kept::shared()?;
     let mut given = bridge::Given::default();
+    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
     // Also what was made half way.
     let name = config.bridge.clone();
     rollback.push(move || Ok(bridge::remove_unused(&Netlink::open()?, &name)?));
-    let ensured = bridge::ensure(&netlink, &wanted, &mut given);
-    if !given.is_nothing() {
-        let name = config.bridge.clone();
-        // Once that is taken back, which others may have been judged by.
-        rollback.push(move || unrouted::judge_anew(&name));
-        rollback.push(move || Ok(given.take_back(&Netlink::open()?)?));
-    }
+    let name = config.bridge.clone();
+    rollback.push(move || {
+        // Others may have been judged by what is gone.
+        if given.take_back(&Netlink::open()?)? { unrouted::judge_anew(&name) } else { Ok(()) }
+    });
     let bridge = ensured?;
 
     let pair = veth::Pair {
@@ -148,8 +148,13 @@ fn alone<'a>(
 
     let networks: Vec<_> =
         sets.iter().flat_map(|set| &set.ranges).map(|range| range.subnet).collect();
-    let network =
-        settings::Network { name: &request.network, pods: &networks, bridge: Some(&bridge.name) };
+    let network = settings::Network {
+        name: &request.network,
+        pods: &networks,
+        bridge: Some(&bridge),
+        routed: None,
+        gateways: &gateways,
+    };
     settings::forward(&network)?;
     let owner = Owner::of(&request.network, &request.container, &request.ifname);
     let endpoint = Endpoint {
@@ -166,6 +171,10 @@ fn alone<'a>(
     };
     datapath.register(&endpoint)?;
     rollback.push(move || del::forget(owner));
+    // Neither on before its programs are, nor when they are taken off.
+    let silenced = host_end.clone();
+    rollback.push(move || Ok(veth::switch_off(&Netlink::open()?, &silenced)?));
+    veth::switch_on(&netlink, &host_end)?;
     unrouted::heal(&netlink, datapath, &bridge)?;
     make_known(&netlink, &bridge, &endpoint, rollback)?;
     host_ports::open(&netlink, datapath, owner, &ports)?;
@@ -245,7 +254,10 @@ impl Names {
         let [a, b, c, d, e, f, g, h] = digest.to_be_bytes();
         Self {
             host_end: format!("np{:013x}", digest & 0x000f_ffff_ffff_ffff),
-            alias: format!("netplug {}/{}/{}", request.network, request.container, request.ifname),
+            alias: link::alias(
+                &format!("netplug {}/{}/{}", request.network, request.container, request.ifname),
+                "",
+            ),
             // Locally administered, and the two ends differ in the third octet's lowest bit.
             host_mac: [0x02, b ^ a, c | 1, d, e ^ g, f ^ h],
             pod_mac: [0x02, b ^ a, c & !1, d, e ^ g, f ^ h],

@@ -93,7 +93,9 @@ fn join(
     let network = settings::Network {
         name: &request.network,
         pods: &networks,
-        bridge: found.bridge.as_ref().map(|bridge| bridge.name.as_str()),
+        bridge: found.bridge.as_ref(),
+        routed: found.bridge.is_none().then_some(&found.host_end),
+        gateways: &[],
     };
     settings::forward(&network)?;
     let mut endpoint = found.endpoint(request, config);
@@ -101,6 +103,7 @@ fn join(
         endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
     }
     datapath.register(&endpoint)?;
+    // The interface stays on, as it was before: it is the other plugin's, which the runtime asks to take it away.
     rollback.push(move || del::forget(owner));
     if let Some(bridge) = &found.bridge {
         unrouted::heal(netlink, datapath, bridge)?;

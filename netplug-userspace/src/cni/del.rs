@@ -1,7 +1,7 @@
 //! DEL: take a pod's interface away. ADD's mirror image.
 //!
-//! 1 forget its neighbours and, chained, its FDB entry  2 detach, void its flows, forget the endpoint
-//! 3 remove the veth, if netplug made it  4 give the addresses back, if nobody answers on them any more
+//! 1 switch the host's end off  2 forget its neighbours and, chained, its FDB entry  3 detach, void its flows, forget the
+//! endpoint  4 remove the veth, if netplug made it  5 give the addresses back, if nobody answers on them any more
 //!
 //! Needs neither `prevResult` nor the namespace, is content with what is gone already, and goes through all steps
 //! whatever fails: each failure is reported.
@@ -13,7 +13,8 @@ use super::add::{Names, remove_veth};
 use super::request::Request;
 use crate::datapath::{self, Attach, Datapath, Endpoint, Lock, Owner, PodId};
 use crate::ipam::{Store, store};
-use crate::node::{Netlink, neighbour};
+use crate::node::link::Link;
+use crate::node::{Netlink, neighbour, veth};
 
 pub(super) fn run(request: &Request) -> Result<(), Error> {
     // Read by hand: a configuration that ADD would refuse still has to be taken down.
@@ -36,6 +37,7 @@ pub(super) fn run(request: &Request) -> Result<(), Error> {
         Vec::new()
     });
     for endpoint in &endpoints {
+        step(silence(endpoint));
         step(forget_neighbours(endpoint, is_chained));
     }
     let forgotten = forget(owner).and_then(|()| forget_unowned(&endpoints));
@@ -126,6 +128,20 @@ fn loaded() -> Result<Option<Datapath>, Error> {
     match Datapath::open_what_is_left() {
         Err(datapath::Error::Layout { .. }) => Ok(None),
         opened => Ok(opened?),
+    }
+}
+
+/// Has nothing pass the host end any more, where programs hang: once they are off, the pod would be guarded no more, and what it
+/// answers as a service's would go past the host that translates it. Chained, the plugin that made it takes it away next.
+fn silence(endpoint: &Endpoint) -> Result<(), Error> {
+    let netlink = Netlink::open()?;
+    let found = netlink.link_of_index(endpoint.ifindex)?.filter(Link::is_veth);
+    let Some((host_end, datapath)) = found.zip(loaded()?) else { return Ok(()) };
+    match datapath.how_attached(host_end.index, "from_pod") {
+        Ok(Some(_)) => Ok(veth::switch_off(&netlink, &host_end)?),
+        // An ADD was killed before it attached; or the interface has gone by now.
+        Ok(None) | Err(datapath::Error::Interface { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

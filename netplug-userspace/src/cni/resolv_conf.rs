@@ -7,6 +7,12 @@ use serde_json::{Value, json};
 
 use super::Error;
 
+/// Whether a network's own `dns` says anything, and so counts instead; the reference plugins ask the same.
+pub(super) fn is_said(dns: &Value) -> bool {
+    let is_nothing = |value: &Value| value.is_null() || value == "";
+    !dns.as_object().is_some_and(|keys| keys.values().all(is_nothing))
+}
+
 /// Reads `path`.
 pub(super) fn read(path: &Path) -> Result<Value, Error> {
     let text = fs::read_to_string(path).map_err(|error| {

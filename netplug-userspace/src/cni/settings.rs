@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use super::Error;
 use super::config::{self, Config};
 use crate::datapath::{Attach, Datapath, Settings, Steering};
+use crate::node::link::Link;
 use crate::node::masquerade::Switches;
 use crate::node::state::{State, UplinkChoice};
 use crate::node::{self, Netlink, state, sysctl, uplink};
@@ -40,7 +41,11 @@ pub(super) struct Network<'a> {
     /// Where its pods are; never masqueraded to.
     pub(super) pods: &'a [IpNetwork],
     /// The device that packets are routed back out of.
-    pub(super) bridge: Option<&'a str>,
+    pub(super) bridge: Option<&'a Link>,
+    /// Where there is none: the pod's host end.
+    pub(super) routed: Option<&'a Link>,
+    /// The bridge's addresses that netplug has seen to.
+    pub(super) gateways: &'a [IpNetwork],
 }
 
 /// The datapath, loaded where that is due. Nobody unloads for as long as it is kept.
@@ -52,14 +57,22 @@ pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
 /// Has the node forward what pods send, and not tell them of shorter ways.
 pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
     state::with(|state| {
-        if let Some(bridge) = network.bridge {
+        let bridge = network.bridge.map(|bridge| bridge.name.as_str());
+        if let Some(bridge) = bridge {
             sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
         }
         // The kernel sends redirects if either of `all` and the device says so.
         sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::forward_ipv4(state)?;
+        // A device that came since the node forwards does as the default for new ones says. (IPv6 asks `all` alone.)
+        if let Some(bridge) = bridge {
+            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/forwarding"), "1")?;
+        }
+        if let Some(Link { name, .. }) = network.routed {
+            sysctl::ensure_of_pod(state, &format!("net/ipv4/conf/{name}/forwarding"), "1")?;
+        }
         if network.pods.iter().any(IpNetwork::is_ipv6) {
-            sysctl::forward_ipv6(state, network.bridge)?;
+            sysctl::forward_ipv6(state, bridge)?;
         }
         Ok(())
     })
@@ -106,16 +119,32 @@ pub(super) fn apply(
             attach,
             local_ports: local_ports()?,
         };
+        let named = config.uplinks.clone();
+        let choice = UplinkChoice { named, attach: attach.name().into() };
+        let prepare = |state: &State| {
+            state.prepare(|after| {
+                after.ask_masquerade(wishes.clone());
+                after.want_uplinks(choice.clone());
+                if let Some(bridge) = network.bridge {
+                    after.settle(bridge, network.gateways);
+                }
+            })
+        };
+        // Whether there is room for it, before anything counts.
+        drop(prepare(state)?);
         let accepted = datapath.accept(&settings)?;
         // Until flows ask by the new time, and from when they do: conntrack bears with the longer of the two.
         bear_with_flows_that_ask(state, revisit.max(datapath.revisit()?))?;
         let learns_tcp = let_tcp_be_learned(state)?;
-        accepted.tell(learns_tcp)?;
-        bear_with_flows_that_ask(state, revisit)?;
         // What is refused is not kept, so that it is no other network's burden.
-        state.ask_masquerade(|kept| *kept = wishes)?;
-        let named = config.uplinks.clone();
-        Ok::<_, Error>(state.want_uplinks(UplinkChoice { named, attach: attach.name().into() })?)
+        let prepared = prepare(state)?;
+        accepted.tell(learns_tcp)?;
+        state.keep(prepared)?;
+        // All counts by now, and conntrack bears with it, longer than it need.
+        if let Err(error) = bear_with_flows_that_ask(state, revisit) {
+            warn(error.whole());
+        }
+        Ok(())
     })
 }
 

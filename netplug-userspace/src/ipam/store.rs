@@ -240,19 +240,23 @@ fn held_by(folder: &Path, container: &str, ifname: &str) -> Result<Vec<IpAddr>, 
         let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let content = match fs::read_to_string(entry.path()) {
-            // Given back just now.
-            Err(error) if is_missing(&error) => continue,
+        let content = match fs::read(entry.path()) {
+            // Given back just now, or no lease, of whoever made it.
+            Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::IsADirectory => {
+                continue;
+            }
             content => content.map_err(|source| Error::File {
                 verb: "read",
                 path: entry.path(),
                 source,
             })?,
         };
-        let mut lines = content.lines().map(str::trim);
-        let is_containers = lines.next() == Some(container);
+        // Whatever is in it.
+        let mut lines =
+            content.trim_ascii_end().split(|octet| *octet == b'\n').map(<[u8]>::trim_ascii);
+        let is_containers = lines.next() == Some(container.as_bytes());
         // host-local before 0.8 wrote no interface.
-        if is_containers && lines.next().is_none_or(|name| name == ifname) {
+        if is_containers && lines.next().is_none_or(|name| name == ifname.as_bytes()) {
             held.push(address);
         }
     }
@@ -288,6 +292,19 @@ mod tests {
         );
         assert_eq!(fs::read(folder.path().join("net/10.1.2.3")).unwrap(), b"b\r\neth0");
         assert_eq!(fs::read(folder.path().join("net/last_reserved_ip.0")).unwrap(), b"10.1.2.3");
+    }
+
+    #[test]
+    fn a_lease_that_nobody_can_read_is_somebodys_and_keeps_nobody_from_his() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "net");
+        fs::create_dir_all(folder.path().join("net/10.1.2.3")).unwrap();
+        fs::write(folder.path().join("net/10.1.2.2"), b"\xff\xfe\r\neth0").unwrap();
+        let lease = store.lease(&sets("10.1.2.0/29"), &[], "a", "eth0").unwrap();
+        assert_eq!(lease[0].address.to_string(), "10.1.2.4/29");
+        assert_eq!(store.held_by("a", "eth0").unwrap(), [lease[0].address.ip()]);
+        store.release("a", "eth0").unwrap();
+        assert!(store.held_by("a", "eth0").unwrap().is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The bridge. Its MAC is fixed when it is made: a bridge without one takes its lowest port's, and changes it as ports
 //! come and go.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 
@@ -10,7 +11,7 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 use super::link::Link;
 use super::netlink::{exists, refused};
 use super::state::State;
-use super::{Error, Mac, Netlink, state, sysctl, veth};
+use super::{Error, Mac, Netlink, link, state, sysctl};
 use crate::digest;
 
 /// How a bridge that netplug made is told from others: its alias begins so.
@@ -55,55 +56,57 @@ impl Kept {
     }
 }
 
-/// Addresses that a bridge was given, and those that it had to give up for them.
+/// What an ADD has done to a bridge's addresses, beside what the state file keeps of it.
 #[derive(Debug, Default)]
 pub struct Given {
-    bridge: u32,
+    /// None where it did not get that far.
+    bridge: Option<u32>,
     is_ours: bool,
-    /// The pods' host ends that were its ports before.
-    ports: Vec<u32>,
-    new: Vec<IpNetwork>,
+    /// What the bridge had to give up for its gateways.
     instead_of: Vec<IpNetwork>,
 }
 
 impl Given {
-    /// Whether the bridge is as it was.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        self.new.is_empty() && self.instead_of.is_empty()
-    }
-
-    /// Puts it back, for an ADD that failed. Where pods have come to the bridge meanwhile, whose gateways the new addresses may
-    /// be, these stay beside the old. Content where the bridge is gone.
-    pub fn take_back(&self, netlink: &Netlink) -> Result<(), Error> {
+    /// Puts it back, for an ADD that failed: what the bridge gave up, and of what it was given that with which no ADD has ended
+    /// well. Where ports have come to the bridge since, whose gateways the new addresses may be, these stay beside the old, for the
+    /// last that fails to take back. Content where the bridge is gone. Returns whether anything changed.
+    pub fn take_back(&self, netlink: &Netlink) -> Result<bool, Error> {
         let _kept = Kept::alone()?;
-        let Some(bridge) = netlink.link_of_index(self.bridge)? else { return Ok(()) };
-        let ports = ports(netlink, &bridge)?;
-        let has_come = |link: &Link| veth::is_ours(link) && !self.ports.contains(&link.index);
-        let new = if ports.iter().any(has_come) { &[][..] } else { &self.new };
-        let give_old = || {
-            let mut old = self.instead_of.iter();
-            old.try_for_each(|address| netlink.add_address(&bridge, *address).map(drop))
-        };
-        give_old()?;
-        for address in new {
-            netlink.remove_address(&bridge, *address)?;
-        }
-        give_old()?;
-        if self.is_ours {
-            return Ok(());
-        }
-        state::with(|state| state.took_back(&bridge, new, &self.instead_of))
+        let Some(index) = self.bridge else { return Ok(false) };
+        let Some(bridge) = netlink.link_of_index(index)? else { return Ok(false) };
+        state::with(|state| {
+            let new = state.given_for_nobody(&bridge, &ports(netlink, &bridge)?);
+            if new.is_empty() && self.instead_of.is_empty() {
+                return Ok(false);
+            }
+            let is_old = |address: &IpNetwork| !new.contains(address);
+            let instead_of: Vec<_> = self.instead_of.iter().copied().filter(is_old).collect();
+            let mut old = netlink.addresses(bridge.index)?;
+            old.retain(is_old);
+            old.extend(&instead_of);
+            let give_old = || {
+                let mut old = old.iter();
+                old.try_for_each(|address| netlink.add_address(&bridge, *address).map(drop))
+            };
+            // Before: with its last address a device forgets its neighbours, permanent ones too. And after: with the first of a
+            // subnet the kernel may take those that came after it.
+            give_old()?;
+            for address in &new {
+                netlink.remove_address(&bridge, *address)?;
+            }
+            give_old()?;
+            state.took_back(&bridge, self.is_ours, &new, &instead_of)?;
+            Ok(true)
+        })
     }
 }
 
-fn ports(netlink: &Netlink, bridge: &Link) -> Result<Vec<Link>, Error> {
-    let mut links = netlink.links()?;
-    links.retain(|link| link.master == Some(bridge.index));
-    Ok(links)
+fn ports(netlink: &Netlink, bridge: &Link) -> Result<BTreeSet<u32>, Error> {
+    let links = netlink.links()?.into_iter();
+    Ok(links.filter(|link| link.master == Some(bridge.index)).map(|link| link.index).collect())
 }
 
-/// Finds the bridge or makes it, and gives it its gateways, which `given` then tells, also if something fails.
+/// Finds the bridge or makes it, and gives it its gateways; `given` takes that back, also if something fails.
 pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>, given: &mut Given) -> Result<Link, Error> {
     let name = wanted.name;
     let mut bridge = netlink.link(name)?;
@@ -128,7 +131,7 @@ pub fn ensure(netlink: &Netlink, wanted: &Wanted<'_>, given: &mut Given) -> Resu
     if is_unnamed || !bridge.is_up {
         let mut message = LinkUnspec::new_with_index(bridge.index).up();
         if is_unnamed {
-            let alias = format!("{ALIAS}{}{UNUSED}", wanted.network);
+            let alias = link::alias(&format!("{ALIAS}{}", wanted.network), UNUSED);
             message = message.alias(alias.clone());
             bridge.alias = Some(alias);
         }
@@ -177,7 +180,7 @@ fn give_addresses(
     is_ours: bool,
     given: &mut Given,
 ) -> Result<(), Error> {
-    given.bridge = bridge.index;
+    given.bridge = Some(bridge.index);
     given.is_ours = is_ours;
     let has = netlink.addresses(bridge.index)?;
     let mut missing = Vec::new();
@@ -199,40 +202,47 @@ fn give_addresses(
             });
         }
     }
-    if !missing.is_empty() {
-        given.ports = ports(netlink, bridge)?.iter().map(|link| link.index).collect();
-    }
     for (gateway, found) in missing {
-        let disable = format!("net/ipv6/conf/{}/disable_ipv6", wanted.name);
-        if is_ours {
-            if gateway.is_ipv6() {
-                sysctl::of_device(&disable, "0")?;
-            }
-        } else {
-            // Another's is to be as it was when netplug goes.
-            state::with(|state| {
-                if gateway.is_ipv6() {
-                    sysctl::ensure(state, &disable, "0")?;
-                }
-                state.gives(bridge, gateway)
-            })?;
-        }
-        // The old one goes last: with its last address a device forgets its neighbours, permanent ones too.
-        if netlink.add_address(bridge, gateway)? {
-            given.new.push(gateway);
-        }
+        give(netlink, bridge, is_ours, gateway)?;
         let Some(found) = found else { continue };
         if !is_ours {
             state::with(|state| state.takes(bridge, found))?;
         }
         given.instead_of.push(found);
+        // Last: with its last address a device forgets its neighbours, permanent ones too.
         netlink.remove_address(bridge, found)?;
         // With the first of a subnet the kernel may take those that came after it.
-        if netlink.add_address(bridge, gateway)? && !given.new.contains(&gateway) {
-            given.new.push(gateway);
-        }
+        give(netlink, bridge, is_ours, gateway)?;
     }
     Ok(())
+}
+
+/// Gives a bridge an address, and keeps that it was netplug; content where it has it, be it from another who was first.
+fn give(netlink: &Netlink, bridge: &Link, is_ours: bool, address: IpNetwork) -> Result<(), Error> {
+    state::with(|state| {
+        if netlink.addresses(bridge.index)?.contains(&address) {
+            return Ok(());
+        }
+        if address.is_ipv6() {
+            let disable = format!("net/ipv6/conf/{}/disable_ipv6", bridge.name);
+            if is_ours {
+                sysctl::of_device(&disable, "0")?;
+            } else {
+                // Another's is to be as it was when netplug goes.
+                sysctl::ensure(state, &disable, "0")?;
+            }
+        }
+        let before = state.clone();
+        state.gives(bridge, is_ours, address, ports(netlink, bridge)?)?;
+        let added = netlink.add_address(bridge, address);
+        if !matches!(added, Ok(true)) {
+            // Whoever gives it now, it is not netplug's to take away.
+            let gone_back = state.go_back_to(before);
+            added?;
+            gone_back?;
+        }
+        Ok(())
+    })
 }
 
 /// Content where another process was first. On file before it is there: the kernel gives a link that it makes no alias.

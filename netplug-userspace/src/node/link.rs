@@ -18,6 +18,15 @@ pub fn is_name(name: &str) -> bool {
 /// `IFNAMSIZ` (include/uapi/linux/if.h), less the zero behind it.
 const LONGEST_NAME: usize = 15;
 
+/// An alias, of a text that may be longer than fits, and is cut then, and of an end that stays.
+#[must_use]
+pub fn alias(text: &str, end: &str) -> String {
+    /// `IFALIASZ` (include/uapi/linux/if.h), less the zero behind it, and the one behind it in the message.
+    const LONGEST: usize = 254;
+    let fits = text.floor_char_boundary(LONGEST - end.len());
+    format!("{}{end}", &text[..fits])
+}
+
 /// What a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -120,6 +129,14 @@ fn is_held_back(info: &LinkInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alias_that_is_cut_keeps_its_end_and_whole_characters() {
+        assert_eq!(alias("netplug pods", ", no pod yet"), "netplug pods, no pod yet");
+        let cut = alias(&"ü".repeat(200), ".");
+        assert_eq!((cut.len(), cut.ends_with("ü.")), (253, true));
+        assert_eq!(alias(&"n".repeat(300), "").len(), 254);
+    }
 
     #[test]
     fn names_that_the_kernel_refuses_or_changes_are_none() {

@@ -2,6 +2,8 @@
 //! they have one, they are on file. Also kept here: what networks and operators ask of masquerade, since the datapath has
 //! one answer for all of them, and which uplinks the last ADD wanted, for who looks after them.
 //!
+//! Of addresses that bridges were given it is known, too, until an ADD ends well with them: the last that fails takes them back.
+//!
 //! What a sysctl was is on file before the sysctl changes, so that a crash between the two forgets nothing. It is put back
 //! only where nobody else has changed it since, and in reverse: some sysctls change others as they are written.
 
@@ -10,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use atomic_write_file::AtomicWriteFile;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +34,20 @@ pub struct State {
     addresses: BTreeSet<(u32, IpNetwork)>,
     /// Addresses of others' bridges that had to go, by the bridge's index.
     taken: BTreeSet<(u32, IpNetwork)>,
+    /// Addresses that bridges, whoever made them, were given by ADDs of which none has ended well yet.
+    unsettled: Vec<Unsettled>,
     #[serde(flatten)]
     masquerade: masquerade::Wishes,
     uplinks: UplinkChoice,
+}
+
+/// An address that a bridge was given, and that the last ADD to fail takes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Unsettled {
+    bridge: u32,
+    address: IpNetwork,
+    /// The bridge's ports before: who has come since may count on the address.
+    ports: BTreeSet<u32>,
 }
 
 /// Which uplinks the last ADD wanted.
@@ -58,6 +72,9 @@ pub struct Change {
     /// What netplug had made of it before: what it still is if netplug was killed before it wrote.
     #[serde(default)]
     pub before: Option<String>,
+    /// Whether it is of a pod's interface, and need not be known once that is gone.
+    #[serde(default)]
+    pub goes: bool,
 }
 
 impl Change {
@@ -71,6 +88,7 @@ impl State {
     /// Keeps what sysctls were, before they change. Where somebody else has changed one since netplug did, theirs is what
     /// will be put back.
     pub fn remember(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
+        self.sysctls.retain(|known| !known.goes || sysctl::is_there(&known.name));
         for change in changes {
             match self.sysctls.iter_mut().find(|known| known.name == change.name) {
                 Some(known) => {
@@ -116,10 +134,43 @@ impl State {
         save(self)
     }
 
-    /// Keeps that netplug gives another's bridge an address, before it does.
-    pub fn gives(&mut self, bridge: &Link, address: IpNetwork) -> Result<(), Error> {
-        self.addresses.insert((bridge.index, address));
+    /// Keeps that netplug gives a bridge with `ports` an address, before it does.
+    pub fn gives(
+        &mut self,
+        bridge: &Link,
+        is_ours: bool,
+        address: IpNetwork,
+        ports: BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        if !is_ours {
+            self.addresses.insert((bridge.index, address));
+        }
+        let is_it = |known: &Unsettled| known.bridge == bridge.index && known.address == address;
+        if !self.unsettled.iter().any(is_it) {
+            self.unsettled.push(Unsettled { bridge: bridge.index, address, ports });
+        }
         save(self)
+    }
+
+    /// Keeps what was so `before`, for who did not do what he kept.
+    pub fn go_back_to(&mut self, before: Self) -> Result<(), Error> {
+        *self = before;
+        save(self)
+    }
+
+    /// The addresses that a bridge with `ports` was given by ADDs that failed: no port has come since.
+    #[must_use]
+    pub fn given_for_nobody(&self, bridge: &Link, ports: &BTreeSet<u32>) -> Vec<IpNetwork> {
+        let is_for_nobody =
+            |it: &&Unsettled| it.bridge == bridge.index && ports.is_subset(&it.ports);
+        self.unsettled.iter().filter(is_for_nobody).map(|it| it.address).collect()
+    }
+
+    /// Has a bridge's addresses stay, with which an ADD ends well, for who [prepares](Self::prepare) that.
+    pub fn settle(&mut self, bridge: &Link, addresses: &[IpNetwork]) {
+        let is_settled =
+            |it: &Unsettled| it.bridge == bridge.index && addresses.contains(&it.address);
+        self.unsettled.retain(|it| !is_settled(it));
     }
 
     /// Keeps that netplug takes an address from another's bridge, before it does. One that netplug gave is nobody's loss.
@@ -130,17 +181,19 @@ impl State {
         save(self)
     }
 
-    /// Keeps that another's bridge has `old` again and `new` no more. `old` that nobody lost was netplug's.
+    /// Keeps that a bridge has `old` again and `new` no more. `old` of another's that nobody lost was netplug's.
     pub fn took_back(
         &mut self,
         bridge: &Link,
+        is_ours: bool,
         new: &[IpNetwork],
         old: &[IpNetwork],
     ) -> Result<(), Error> {
+        self.settle(bridge, new);
         for address in new {
             self.addresses.remove(&(bridge.index, *address));
         }
-        for address in old {
+        for address in old.iter().filter(|_| !is_ours) {
             if !self.taken.remove(&(bridge.index, *address)) {
                 self.addresses.insert((bridge.index, *address));
             }
@@ -154,14 +207,9 @@ impl State {
         &self.masquerade
     }
 
-    /// Changes what is asked of masquerade, and keeps it.
-    pub fn ask_masquerade(
-        &mut self,
-        change: impl FnOnce(&mut masquerade::Wishes),
-    ) -> Result<(), Error> {
-        let before = self.masquerade.clone();
-        change(&mut self.masquerade);
-        if self.masquerade == before { Ok(()) } else { save(self) }
+    /// Changes what is asked of masquerade, for who [prepares](Self::prepare) that.
+    pub fn ask_masquerade(&mut self, wishes: masquerade::Wishes) {
+        self.masquerade = wishes;
     }
 
     /// Which uplinks the last ADD wanted.
@@ -170,14 +218,32 @@ impl State {
         &self.uplinks
     }
 
-    /// Keeps which uplinks an ADD wants.
-    pub fn want_uplinks(&mut self, choice: UplinkChoice) -> Result<(), Error> {
-        if self.uplinks == choice {
-            return Ok(());
-        }
+    /// Changes which uplinks are wanted, for who [prepares](Self::prepare) that.
+    pub fn want_uplinks(&mut self, choice: UplinkChoice) {
         self.uplinks = choice;
-        save(self)
     }
+
+    /// Writes beside the state file what it is to be after `change`: once that counts, room is not wanting to [keep](Self::keep)
+    /// it.
+    pub fn prepare(&self, change: impl FnOnce(&mut Self)) -> Result<Prepared, Error> {
+        let mut state = self.clone();
+        change(&mut state);
+        let file = if state == *self { None } else { Some(write(&state)?) };
+        Ok(Prepared { state, file })
+    }
+
+    /// Keeps what was prepared, from which nothing else has been changed since.
+    pub fn keep(&mut self, prepared: Prepared) -> Result<(), Error> {
+        *self = prepared.state;
+        prepared.file.map_or(Ok(()), put_in_place)
+    }
+}
+
+/// A state that is on disk, and not the one that counts. Gone if it is dropped.
+pub struct Prepared {
+    state: State,
+    /// None where it differs in nothing.
+    file: Option<AtomicWriteFile>,
 }
 
 fn path() -> PathBuf {
@@ -259,12 +325,21 @@ fn read() -> Result<State, Error> {
 }
 
 fn save(state: &State) -> Result<(), Error> {
+    put_in_place(write(state)?)
+}
+
+fn write(state: &State) -> Result<AtomicWriteFile, Error> {
     let bytes =
         serde_json::to_vec_pretty(state).map_err(|source| Error::State { path: path(), source })?;
     let write = || {
-        let mut file = atomic_write_file::AtomicWriteFile::open(path())?;
+        let mut file = AtomicWriteFile::open(path())?;
         file.write_all(&bytes)?;
-        file.commit()
+        file.sync_all()?;
+        Ok(file)
     };
     write().map_err(|source| fail("write", source))
+}
+
+fn put_in_place(file: AtomicWriteFile) -> Result<(), Error> {
+    file.commit().map_err(|source| fail("write", source))
 }

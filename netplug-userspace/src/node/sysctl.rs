@@ -24,6 +24,12 @@ pub fn get(name: &str) -> Result<Option<String>, Error> {
     }
 }
 
+/// Whether the kernel has a sysctl of that name.
+#[must_use]
+pub fn is_there(name: &str) -> bool {
+    path(name).exists()
+}
+
 /// Writes a sysctl without remembering what it was.
 pub fn write(name: &str, value: &str) -> Result<(), Error> {
     fs::write(path(name), value).map_err(|source| Error::Sysctl {
@@ -35,11 +41,20 @@ pub fn write(name: &str, value: &str) -> Result<(), Error> {
 
 /// Makes a sysctl `value`, remembering in `state` what it was. `false`: the kernel has none of that name.
 pub fn ensure(state: &mut State, name: &str, value: &str) -> Result<bool, Error> {
+    ensure_until(state, name, value, false)
+}
+
+/// The same for an interface of a pod's that another plugin made: what it was is forgotten once the interface is gone.
+pub fn ensure_of_pod(state: &mut State, name: &str, value: &str) -> Result<bool, Error> {
+    ensure_until(state, name, value, true)
+}
+
+fn ensure_until(state: &mut State, name: &str, value: &str, goes: bool) -> Result<bool, Error> {
     match get(name)? {
         None => Ok(false),
         Some(found) if found == value => Ok(true),
         Some(found) => {
-            state.remember([change(name, &found, value)])?;
+            state.remember([Change { goes, ..change(name, &found, value) }])?;
             write(name, value)?;
             Ok(true)
         }
@@ -123,7 +138,7 @@ fn devices(folder: &str) -> Result<Vec<String>, Error> {
 }
 
 fn change(name: &str, was: &str, became: &str) -> Change {
-    Change { name: name.into(), was: was.into(), became: became.into(), before: None }
+    Change { name: name.into(), was: was.into(), became: became.into(), before: None, goes: false }
 }
 
 /// Makes a sysctl of a device of ours `value`, without remembering: it goes with the device. Content where the kernel

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::link::{
 
 use super::link::Link;
 use super::namespace::Namespace;
-use super::netlink::{exists, refused};
+use super::netlink::{exists, is_gone, refused};
 use super::{Error, Mac, Netlink};
 
 /// How long an interface may take to carry packets; the reference `bridge` plugin waits as long.
@@ -86,8 +86,8 @@ pub fn await_running(netlink: &Netlink, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Brings a host end up as a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it, not
-/// even from its first frame: its FDB entry is written.
+/// Makes a host end a port of a bridge, with an alias that tells whose it is. The bridge learns nothing from it, not even from
+/// its first frame: its FDB entry is written. Nothing passes until it is [switched on](switch_on).
 ///
 /// `hairpin`: the bridge may send a frame back by the port that it came by. Needed only where others have switched
 /// `bridge-nf-call-iptables` on: br_netfilter then bridges a pod's call to itself by a service, instead of routing it.
@@ -107,9 +107,23 @@ pub fn plug(
             InfoBridgePort::Learning(false),
             InfoBridgePort::HairpinMode(hairpin),
         ]))
-        .up()
         .build();
     netlink
         .run(netlink.handle().link().set_port(port).execute())
         .map_err(refused("set up as a bridge port", name))
+}
+
+/// Has packets pass a host end.
+pub fn switch_on(netlink: &Netlink, host_end: &Link) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(host_end.index).up().build();
+    netlink.set(message, &host_end.name)
+}
+
+/// Has nothing pass a host end any more; content where it is gone.
+pub fn switch_off(netlink: &Netlink, host_end: &Link) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(host_end.index).down().build();
+    match netlink.run(netlink.handle().link().set(message).execute()) {
+        Err(error) if !is_gone(&error) => Err(refused("switch off", &host_end.name)(error)),
+        _ => Ok(()),
+    }
 }

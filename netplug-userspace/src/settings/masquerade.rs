@@ -39,7 +39,7 @@ impl From<Outcome> for Masquerade {
     }
 }
 
-/// Changes what was chosen at run time, and has the datapath do so. What it refuses is not kept.
+/// Changes what was chosen at run time, and has the datapath do so. What it refuses is not kept, nor done what cannot be kept.
 pub fn choose(change: impl FnOnce(&mut Choice)) -> Result<Effect, Error> {
     let _loaded = Lock::shared()?;
     let datapath = Datapath::open()?;
@@ -48,6 +48,7 @@ pub fn choose(change: impl FnOnce(&mut Choice)) -> Result<Effect, Error> {
         change(wishes.chosen_mut());
         let wanted = Masquerade::from(wishes.outcome());
         wanted.check()?;
+        let prepared = state.prepare(|after| after.ask_masquerade(wishes))?;
         let effect = match &datapath {
             Some(datapath) => {
                 if datapath.set_masquerade(&wanted)? {
@@ -58,7 +59,7 @@ pub fn choose(change: impl FnOnce(&mut Choice)) -> Result<Effect, Error> {
             }
             None => Effect::Later,
         };
-        state.ask_masquerade(|kept| *kept = wishes)?;
+        state.keep(prepared)?;
         Ok(effect)
     })
 }

@@ -1,5 +1,6 @@
-//! What a running node is told: by an ADD, by an operator, by a watched file. Each goes by the same way, under one lock: to the
-//! datapath first, and to the state file then, so that what is refused is not kept.
+//! What a running node is told: by an ADD, by an operator, by a watched file. Each goes by the same way, under one lock: written
+//! beside the state file, then told to the datapath, then put in the state file's place, so that what is refused is not kept, and
+//! what there is no room for does not count.
 //!
 //! # Who counts
 //! What networks ask for is as their last ADDs had it. What was chosen at run time (`netplug masquerade set`, `netplug
