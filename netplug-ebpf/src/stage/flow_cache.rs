@@ -178,9 +178,10 @@ fn recheck<V: Header>(
 /// Whether an answer follows its entry still, until what it answers has asked. Out of line.
 #[inline(never)]
 fn waits<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config, now: u64) -> bool {
-    // SAFETY: as in `follow`, here and below.
+    // SAFETY: as in `follow`.
     let answer = unsafe { &mut *entry };
     let Some(question) = V::flows().get_ptr_mut(answer.left.reversed()) else { return false };
+    // SAFETY: as above.
     let question = unsafe { &mut *question };
     match wait(&packet.tuple, answer, question, now, config.revisit_jiffies) {
         Wait::Ask => false,
