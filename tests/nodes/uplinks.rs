@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::scene::Steering::{self, Always, Learn};
 use crate::scene::{PORT, with_host_ports};
+use crate::without_gateway::warnings_of_an_add;
 
 /// Leads to the intranet by a route with an MTU of its own.
 fn narrow_route(node: &Node, family: Family) {
@@ -306,4 +307,23 @@ fn hops_that_the_host_sets_are_set(
         if is_ours && frame.ends_with(b"the last one\n") { Ok(()) } else { Err(String::new()) }
     });
     assert!(seen > 20);
+}
+
+/// What comes in by the uplink's port of it goes past the host.
+#[rstest]
+fn an_add_warns_of_a_bridge_that_is_the_nodes_way_out(
+    #[values("alone", "chained")] way: &str,
+    #[values(true, false)] is_way_out: bool,
+) {
+    let node = Node::with(match way {
+        "alone" => Network::netplug(),
+        _ => Network::bridge().then_netplug(),
+    });
+    node.namespace().run("ip link add cbr0 type bridge");
+    node.namespace().run("ip link set cbr0 up");
+    if is_way_out {
+        node.namespace().run("ip route replace default dev cbr0");
+    }
+    let said = warnings_of_an_add(&node, "web", "cbr0 is the node's way out");
+    assert_eq!(said.len(), usize::from(is_way_out), "{said:?}");
 }

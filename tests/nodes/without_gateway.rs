@@ -83,7 +83,7 @@ fn an_add_warns_of_it_once(#[values("alone", "chained")] way: &str) {
     let mut said = Vec::new();
     for gateways in [&[][..], &[V4], &[V6]] {
         gateways.iter().for_each(|family| give_gateway(&node, *family));
-        said.push(warnings_of_an_add(&node, &format!("web-{}", said.len())));
+        said.push(warnings_of_an_add(&node, &format!("web-{}", said.len()), "isGateway"));
     }
     for (said, addresses) in said.iter().zip(["10.244.", "fd00:"]) {
         assert_eq!(said.len(), 1, "{said:?}");
@@ -93,8 +93,8 @@ fn an_add_warns_of_it_once(#[values("alone", "chained")] way: &str) {
     assert!(said[2].is_empty(), "{said:?}");
 }
 
-/// What netplug's ADD of a pod says of gateways.
-fn warnings_of_an_add(node: &Node, name: &str) -> Vec<String> {
+/// What netplug's ADD of a pod says of something.
+pub fn warnings_of_an_add(node: &Node, name: &str, about: &str) -> Vec<String> {
     let namespace = node.namespace().pod(name);
     namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
     let attachment = Attachment {
@@ -115,7 +115,7 @@ fn warnings_of_an_add(node: &Node, name: &str) -> Vec<String> {
     let output = node.namespace().output(command, config.to_string().as_bytes());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    said.lines().filter(|line| line.contains("isGateway")).map(str::to_owned).collect()
+    said.lines().filter(|line| line.contains(about)).map(str::to_owned).collect()
 }
 
 /// Each family by itself: what the host does route is brought before it.
@@ -191,7 +191,7 @@ fn a_bridge_that_does_not_run_yet_has_its_gateway() {
     node.namespace().set_sysctl("net/ipv6/conf/all/ignore_routes_with_linkdown", "1");
     // Its ports are silent for seconds.
     node.namespace().run("ip link add cbr0 type bridge stp_state 1 forward_delay 200");
-    assert_eq!(warnings_of_an_add(&node, "web"), Vec::<String>::new());
+    assert_eq!(warnings_of_an_add(&node, "web", "isGateway"), Vec::<String>::new());
 }
 
 /// What pods say to one another is cached for no uplink, whatever the host makes of it.

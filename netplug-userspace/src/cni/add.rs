@@ -76,7 +76,7 @@ fn alone<'a>(
     let pod_mac = config.wanted_mac()?.or(request.mac).unwrap_or(names.pod_mac);
     let netlink = Netlink::open()?;
     let mtu = mtu_of_pods(&netlink, config, &sets)?;
-    settings::check_uplinks(&netlink, config)?;
+    settings::check_uplinks(&netlink, config, Some(&config.bridge))?;
     // Before anything is changed that unloading would change back.
     let datapath = datapath.insert(settings::load(config)?);
 

@@ -76,7 +76,8 @@ fn join(
         let (container, ifname) = (request.container.clone(), request.ifname.clone());
         return Err(Error::Exists { container, ifname });
     }
-    settings::check_uplinks(netlink, config)?;
+    let bridge = found.bridge.as_ref().map(|bridge| bridge.name.as_str());
+    settings::check_uplinks(netlink, config, bridge)?;
     let ports = host_ports::of_pod(&config.host_ports()?, &found.addresses())?;
     if let Some(bridge) = &mut found.bridge {
         *bridge = bridge::fix_mac(netlink, bridge)?;

@@ -23,14 +23,25 @@ pub(super) fn attach(config: &Config) -> Attach {
     }
 }
 
-/// Looks whether the uplinks that the configuration names are there, before anything is changed; warns of what is none.
-pub(super) fn check_uplinks(netlink: &Netlink, config: &Config) -> Result<(), Error> {
+/// Looks whether the uplinks that the configuration names are there, before anything is changed; warns of what is none, and of
+/// one that is the pods' `bridge`.
+pub(super) fn check_uplinks(
+    netlink: &Netlink,
+    config: &Config,
+    bridge: Option<&str>,
+) -> Result<(), Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
     for name in without_ethernet {
         warn(format_args!("{name} has no Ethernet header; what leaves by it is left to the host"));
     }
     if found.is_empty() {
         warn("no uplink: there is no default route, and `uplinks` names none");
+    }
+    if let Some(bridge) = bridge.filter(|bridge| found.iter().any(|link| link.name == **bridge)) {
+        warn(format_args!(
+            "{bridge} is the node's way out, and the pods' bridge: what comes in there for a pod goes past the host, which sees no \
+             answer to a pod's call of a service; give pods a bridge of their own"
+        ));
     }
     Ok(())
 }
