@@ -157,6 +157,7 @@ mod tests {
     use super::*;
     use crate::ip::{Ipv4, V4};
     use crate::tuple::{Port, UDP};
+    use bytemuck::Zeroable;
 
     fn tuple(destination: u8) -> Tuple<V4> {
         Tuple {
@@ -182,5 +183,89 @@ mod tests {
         assert!(contradicts(0, UNTOUCHED));
         assert!(!contradicts(UNTOUCHED, UNTOUCHED));
         assert!(!contradicts(0, 0));
+    }
+
+    fn learned(left: u8, flags: u32) -> Flow<V4> {
+        let entered = tuple(9);
+        Flow { tag: entered.tag(), left: tuple(left), flags, ..Flow::zeroed() }
+    }
+
+    #[test]
+    fn what_has_happened_to_an_entry_since_makes_it_no_other() {
+        let flow = learned(2, ANSWERS);
+        assert!(is_same(&Flow { revisit_at: 7, epoch: 8, ..flow }, &flow));
+        assert!(is_same(&learned(2, ANSWERS | CLOSED | TOLD), &flow));
+        assert!(!is_same(&learned(3, ANSWERS), &flow));
+        assert!(!is_same(&learned(2, 0), &flow));
+    }
+
+    const LEAVING: Leaving = Leaving {
+        by: 1,
+        to_uplink: false,
+        same_bridge: false,
+        hash: 0,
+        now: 100_000,
+        revisit: 5_000,
+        jiffies_per_second: 250,
+    };
+
+    /// Flags, and after how many jiffies it asks.
+    fn filled(
+        flow: Flow<V4>,
+        known: Option<&Flow<V4>>,
+        back: Option<&Flow<V4>>,
+        answers_service: Option<bool>,
+    ) -> (u32, u64) {
+        let mut flow = flow;
+        fill_datagrams(&mut flow, known, back, answers_service, &LEAVING);
+        (flow.flags, flow.revisit_at - LEAVING.now)
+    }
+
+    #[test]
+    fn a_new_entry_of_datagrams_asks_soon_and_one_that_goes_on_after_revisit() {
+        const SOON: u64 = 250 * 11 / 4;
+        let flow = learned(2, UNTOUCHED);
+        assert_eq!(filled(flow, None, None, None), (UNTOUCHED, SOON));
+        let known = Flow { revisit_at: LEAVING.now - 749, ..flow };
+        assert_eq!(filled(flow, Some(&known), None, None), (UNTOUCHED, 5_000));
+        // The host may have forgotten it since.
+        let stale = Flow { revisit_at: LEAVING.now - 751, ..flow };
+        assert_eq!(filled(flow, Some(&stale), None, None), (UNTOUCHED, SOON));
+        assert_eq!(filled(flow, Some(&learned(3, UNTOUCHED)), None, None), (UNTOUCHED, SOON));
+    }
+
+    #[test]
+    fn which_way_translated_datagrams_go_is_told_by_addresses_then_by_what_was_first() {
+        let flags =
+            |known, back, answers_service| filled(learned(2, 0), known, back, answers_service).0;
+        let (question, answer, older) = (learned(2, 0), learned(2, ANSWERS), learned(3, ANSWERS));
+        assert_eq!(flags(Some(&question), Some(&question), Some(true)), ANSWERS);
+        assert_eq!(flags(Some(&answer), Some(&answer), Some(false)), 0);
+        assert_eq!(flags(Some(&answer), Some(&answer), None), ANSWERS);
+        assert_eq!(flags(Some(&question), Some(&question), None), 0);
+        assert_eq!(flags(Some(&older), Some(&answer), None), 0);
+        assert_eq!(flags(None, Some(&question), None), ANSWERS);
+        assert_eq!(flags(None, None, None), 0);
+        // Answers ask sooner, since they wait.
+        assert_eq!(filled(learned(2, 0), Some(&answer), None, None).1, 687);
+        let known = Flow { revisit_at: LEAVING.now, ..answer };
+        assert_eq!(filled(learned(2, 0), Some(&known), None, None), (ANSWERS, 3_750));
+    }
+
+    #[test]
+    fn only_addresses_that_are_not_the_nodes_tell_a_services_answers() {
+        let (client, service, web) = (1, 2, 3);
+        let of = |source: u8, destination| Tuple {
+            source: Ipv4 { octets: [10, 0, 0, source] },
+            ..tuple(destination)
+        };
+        let tell = |entered, left, nodes: u8| {
+            answers_service(&entered, &left, |address: &Ipv4| address.octets[3] == nodes)
+        };
+        assert_eq!(tell(of(client, service), of(client, web), 9), Some(false));
+        assert_eq!(tell(of(web, client), of(service, client), 9), Some(true));
+        assert_eq!(tell(of(client, service), of(client, web), service), None);
+        assert_eq!(tell(of(web, client), of(service, client), service), None);
+        assert_eq!(tell(of(client, service), of(9, web), 9), None);
     }
 }
