@@ -98,8 +98,10 @@ fn what_it_masquerades_goes_on_while_only_the_outside_speaks(#[values(V4, V6)] i
     talk.ask_times(2).unwrap();
     let frame = eth(OUTSIDE, NODE_1) / packet::ip(ip, OUTSIDE, NODE_1) / udp(PORT, 9_000);
     let frame = frame / payload(b"unasked\n");
-    for _ in 0..3 {
-        mappings::age(node.namespace(), Lifetimes::DEFAULT.udp_stream * 2 / 3);
+    // It goes on, and so is a stream from then on.
+    let Lifetimes { udp, udp_stream, .. } = Lifetimes::DEFAULT;
+    for seconds in [udp, udp_stream, udp_stream] {
+        mappings::age(node.namespace(), seconds * 2 / 3);
         send_frame(node.outside().namespace(), "eth0", &frame.bytes()).unwrap();
         assert_eq!(talk.hear_line().unwrap(), "unasked\n");
     }

@@ -134,7 +134,7 @@ impl Flows {
         for (client, socket) in self.sockets.iter().enumerate() {
             for server in 0..SERVERS {
                 let at = SocketAddr::new(self.to, PORT + server as u16);
-                let word = word(CONNECTIONS + client * SERVERS + server, round);
+                let word = word(datagrams(client, server), round);
                 ask(socket, at, word).unwrap_or_else(|error| {
                     panic!("round {round}, from socket {client} to {at}: {error}")
                 });
@@ -151,13 +151,26 @@ fn ask(socket: &UdpSocket, at: SocketAddr, word: [u8; 8]) -> std::io::Result<()>
         let mut back = [0; 64];
         match socket.recv_from(&mut back) {
             Ok((8, from)) if from == at && back[..8] == word => return Ok(()),
-            // The answer to a word that was taken for lost.
-            Ok((8, from)) if from.ip() == at.ip() && from.port() < at.port() => {}
+            Ok((8, from)) if is_late(&back[..8], from, at, word) => {}
             Ok((read, from)) => panic!("{at} was asked, and {from} sent {:?}", &back[..read]),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Whether it answers an older word of the same socket's, to the server that it is from: that one was taken for lost.
+fn is_late(back: &[u8], from: SocketAddr, at: SocketAddr, word: [u8; 8]) -> bool {
+    let number = |word: &[u8]| word.try_into().map_or(u64::MAX, u64::from_be_bytes);
+    let flow = |port: u16| usize::from(port - PORT);
+    let (late, now) = (number(back), number(&word));
+    let first = (now as u32 as usize) - flow(at.port());
+    late < now && from.ip() == at.ip() && late as u32 as usize == first + flow(from.port())
+}
+
+/// The flow of a client's socket to a server.
+fn datagrams(client: usize, server: usize) -> usize {
+    CONNECTIONS + client * SERVERS + server
 }
 
 /// A word that says which flow and which round.
