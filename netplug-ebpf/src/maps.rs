@@ -252,6 +252,19 @@ pub fn uplink(ifindex: u32) -> Option<&'static UplinkEntry> {
     unsafe { UPLINKS.get(ifindex) }
 }
 
+/// Whether an address is of the pod behind `port`, by the interface `ifindex`, which is that, or by another of its.
+#[inline(always)]
+pub fn is_pods<V: Maps>(address: &V::Address, ifindex: u32, port: &PodPort) -> bool {
+    let Some(endpoint) = endpoint::<V>(address) else { return false };
+    endpoint.ifindex == ifindex || is_of_pod(endpoint.ifindex, port)
+}
+
+/// Whether another interface is the same pod's. Out of line: few packets are asked about.
+#[inline(never)]
+pub fn is_of_pod(ifindex: u32, here: &PodPort) -> bool {
+    port(ifindex).is_some_and(|other| other.pod == here.pod)
+}
+
 /// This CPU's share of a counter.
 #[inline(always)]
 pub fn counter(number: u32) -> Option<*mut Count> {

@@ -124,3 +124,23 @@ fn an_add_that_was_killed_is_made_whole_by_the_next() {
     }
     node.del_pod(resident);
 }
+
+/// What the other plugin made stays, and netplug's DEL has switched it off.
+#[rstest]
+fn netplug_may_leave_a_chain_and_come_back(#[values("bridge", "ptp")] way: &str) {
+    let network = match way {
+        "bridge" => Network::bridge(),
+        _ => Network::ptp(),
+    };
+    let node = Node::with(network.then_netplug());
+    let web = node.add_pod("web").listening(PORT);
+    let client = node.add_pod("client");
+    let own = node.network().plugins.last().unwrap();
+    let text = config(node.network(), own, Some(client.result())).to_string();
+    for verb in [Verb::Del, Verb::Add] {
+        let command = node.runtime().command(verb, "netplug", client.attachment());
+        let output = node.namespace().output(command, text.as_bytes());
+        assert!(output.status.success(), "{output:?}");
+    }
+    client.dial(web.at(V4, PORT)).ask(Udp, "back?").unwrap();
+}

@@ -9,9 +9,9 @@ use netplug_tests::counters::Counters;
 use netplug_tests::eventually::{SOON, becomes};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
-use netplug_tests::packet::{eth, ip, payload, udp};
+use netplug_tests::packet::{self, eth, ip, payload, tcp, udp};
 use netplug_tests::pod::Pod;
-use netplug_tests::rules;
+use netplug_tests::rules::{self, Service};
 use netplug_tests::runtime::{Attachment, Verb, addresses, config};
 use netplug_tests::traffic::{PATIENCE, Protocol, Servers, ping, send_frame};
 use rstest::rstest;
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::faults::{too_many_cidrs, unplugged};
 use crate::half_way::{MANY, traced};
-use crate::scene::Steering::Learn;
+use crate::scene::Steering::{self, Direct, Learn};
 use crate::scene::{PORT, Scene, actor};
 
 /// Datagrams that the pod's stack has taken.
@@ -93,17 +93,14 @@ fn a_packet_for_one_pod_in_a_frame_for_all_meets_the_firewall(#[values(V4, V6)] 
 fn a_pod_may_send_from_the_addresses_of_its_other_interfaces(
     #[values(V4, V6)] ip: Family,
     #[values(true, false)] is_outside: bool,
+    #[values(Learn, Direct)] steering: Steering,
 ) {
-    let node = Node::new();
-    let storage = Network::netplug().named("storage").with("bridge", "cbr1").with(
-        "ipam",
-        json!({
-            "type": "host-local",
-            "ranges": [[{"subnet": "10.244.7.0/24"}], [{"subnet": "fd00:244:0:7::/64"}]],
-        }),
-    );
+    let node = Node::with(steering.network());
+    let storage = storage(steering);
     let web = node.add_pod("web");
     let client = node.add_pod("client");
+    // kube-proxy's drop what conntrack does not know.
+    rules::serve(node.namespace(), &Service::both(80, &[web.at(ip, PORT)]));
     let second = Attachment { interface: "net1".into(), ..web.attachment().clone() };
     let result = node.runtime().add(node.namespace(), &storage, &second).unwrap();
     let is_of_family = |address: &IpAddr| Family::of(*address) == ip;
@@ -179,4 +176,51 @@ fn a_pod_is_guarded_from_when_it_is_heard(#[values(V4, V6)] family: Family) {
         node.runtime().del(node.namespace(), &refused, &attachment, None).unwrap();
     }
     panic!("it never gets through");
+}
+
+/// A network of one more address for a pod.
+fn storage(steering: Steering) -> Network {
+    let range = |first: &str, prefix| json!([{"subnet": format!("{first}/{prefix}")}]);
+    steering.network().named("storage").with("bridge", "cbr1").with(
+        "ipam",
+        json!({
+            "type": "host-local",
+            "ranges": [range("10.244.7.0", 24), range("fd00:244:0:7::", 64)],
+        }),
+    )
+}
+
+/// Nor with `direct`, where the connection was entered while it had the address.
+#[rstest]
+fn a_pod_may_not_send_from_the_address_of_an_interface_that_it_had(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Direct)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let storage = storage(steering);
+    let [web, client] = ["web", "client"].map(|name| node.add_pod(name).listening(PORT));
+    let second = Attachment { interface: "net1".into(), ..web.attachment().clone() };
+    let result = node.runtime().add(node.namespace(), &storage, &second).unwrap();
+    let mut had = actor(&web);
+    for address in addresses(&result) {
+        match address {
+            IpAddr::V4(address) => had.v4 = address,
+            IpAddr::V6(address) => had.v6 = address,
+        }
+    }
+    let packet = |segment| eth(had, actor(&client)) / packet::ip(ip, had, actor(&client)) / segment;
+    let opens = packet(tcp(40_000, PORT).syn()).bytes();
+    let goes_on = (packet(tcp(40_000, PORT).ack()) / payload(b"hello")).bytes();
+    let counted = Counters::of(&node);
+    send_frame(web.namespace(), "eth0", &opens).unwrap();
+    // It has come, and is answered.
+    becomes(SOON, true, || {
+        let since = Counters::of(&node).since(&counted);
+        since.visits() + since.hits() >= 2
+    });
+    node.runtime().del(node.namespace(), &storage, &second, None).unwrap();
+    let counted = Counters::of(&node);
+    send_frame(web.namespace(), "eth0", &goes_on).unwrap();
+    let dropped = || Counters::of(&node).since(&counted).get(Counter::SourceAddress);
+    becomes(SOON, true, || dropped() > 0);
 }

@@ -227,3 +227,55 @@ fn an_uplink_without_addresses_keeps_the_one_that_pods_left_as() {
     let _late = node.add_pod("late");
     assert_eq!(talk.ask_times(REQUESTS).unwrap().client, seen);
 }
+
+/// A DHCP client takes the address and gives it again, where no route of the main table tells which: what the kernel would send from
+/// meanwhile is another interface's.
+#[test]
+fn an_uplink_that_gets_its_address_again_has_pods_leave_as_it() {
+    let node = Node::with(Network::netplug().with("uplinks", json!(["eth0"])));
+    node.outside().listen(PORT);
+    node.namespace().run("ip link add docker0 type bridge");
+    node.namespace().run("ip link set docker0 up");
+    node.namespace().run("ip address add 172.17.0.1/16 dev docker0");
+    let client = node.add_pod("client");
+    node.namespace().run("ip -4 address flush dev eth0 scope global");
+    let _meanwhile = node.add_pod("meanwhile");
+    node.namespace().run(&format!("ip address add {}/24 dev eth0", NODE_1.v4));
+    let _late = node.add_pod("late");
+    assert_eq!(seen_as(&client, V4), NODE_1.ip(V4));
+}
+
+/// Of a network that names its uplinks, and of one that does not, and comes while nothing tells which they are.
+#[rstest]
+fn uplinks_that_were_named_are_left_once_there_is_a_default_route(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    node.namespace().run("ip link add spare type veth peer name other");
+    let named = Network::netplug().with("uplinks", json!(["eth0", "spare"]));
+    let client = node.add_pod_to("client", &named);
+    let uplinks = || node.netplug_json("masquerade show")["masquerade"]["uplinks"].to_string();
+    for family in Family::BOTH {
+        lead_out(&node, family, "");
+    }
+    let _late = node.add_pod("late");
+    assert_eq!(seen_as(&client, ip), NODE_1.ip(ip));
+    assert!(uplinks().contains("spare"), "{}", uplinks());
+    lead_out(&node, ip, "metric 5");
+    let _later = node.add_pod("later");
+    assert_eq!(seen_as(&client, ip), NODE_1.ip(ip));
+    assert!(!uplinks().contains("spare"), "{}", uplinks());
+}
+
+/// `net.ipv4.conf.default.forwarding` is for devices that come since.
+#[test]
+fn an_uplink_that_came_since_the_node_forwards_does_so_too() {
+    let node = Node::new();
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "1");
+    node.namespace().set_sysctl("net/ipv4/conf/eth0/forwarding", "0");
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    assert_eq!(seen_as(&client, V4), NODE_1.ip(V4));
+    node.del_pod(client);
+    node.netplug("unload");
+    assert_eq!(node.namespace().sysctl("net/ipv4/conf/eth0/forwarding").as_deref(), Some("0"));
+}

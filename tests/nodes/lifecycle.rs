@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use netplug_tests::cast::Family::{V4, V6};
+use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{GATEWAY, OUTSIDE, SERVICE, pod_cidr};
 use netplug_tests::counters::endpoints;
 use netplug_tests::kernel::has_tcx;
@@ -17,6 +17,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::scene::PORT;
+use crate::scene::Steering::{self, Direct, Learn};
 
 #[test]
 fn a_pod_gets_an_address_of_each_family_and_a_way_out() {
@@ -276,4 +277,20 @@ fn pods_may_come_all_at_once() {
         }
     });
     node.finish();
+}
+
+/// With `direct`, the cache holds the tuple of a connection that the host knows, answered or not.
+#[rstest]
+fn pods_whose_service_refused_leave_nothing(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Direct)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let [web, client] = ["web", "client"].map(|name| node.add_pod(name));
+    rules::serve(node.namespace(), &Service::both(80, &[web.at(ip, PORT)]));
+    client.dial((SERVICE.ip(ip), 80).into()).tcp().unwrap_err();
+    rules::clear(node.namespace());
+    node.del_pod(client);
+    node.del_pod(web);
+    node.assert_no_leftovers();
 }

@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{LEARN_TCP, STEERING_ALWAYS};
-use netplug_common::maps::flow::{ANSWERS, Flow, SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::flow::{ANSWERS, Flow, NEW, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, SERVICE, WEB};
 use netplug_tests::packet::{Ip, Packet, eth, ip, payload, tcp, udp};
@@ -27,6 +27,7 @@ fn asks<V: Family>(protocol: u8, to: Actor, port: u16) -> Tuple<V> {
 
 /// Test runs take place on one interface: what enters there leaves there, for its pod.
 fn learned_here<V: Family>(entered: &Tuple<V>, left: Tuple<V>, flags: u32) -> Flow<V> {
+    let flags = flags | if entered.protocol == UDP { NEW } else { 0 };
     Flow { leaves_by: HERE, destination_mac: CLIENT.mac, mtu: 65_536, ..flow(entered, left, flags) }
 }
 
@@ -108,7 +109,7 @@ fn answers_of_datagrams_that_the_host_translates_are_told_apart() {
             datapath.visits::<V>(&packet::<V>(UDP, to, 80, 64));
             let header = eth(GATEWAY, CLIENT) / ip(of::<V>(), source, WEB).ttl(63);
             datapath.run("to_pod", HERE, &(header / udp(source_port, port) / payload(DATA)));
-            assert_eq!(datapath.cached(&entered).map(|flow| flow.flags), Some(flags));
+            assert_eq!(datapath.cached(&entered).map(|flow| flow.flags), Some(flags | NEW));
         }
     }
     both((run::<V4>, run::<V6>));

@@ -51,7 +51,7 @@ fn with_direct_a_live_connections_tuple_is_not_given_to_another() {
             }
             // From then on no direct one gets it.
             let held = datapath.cached(&entered.reversed()).expect("the host's is known");
-            assert_eq!((held.flags, held.entered_by), (0, 0));
+            assert_eq!((held.flags, held.entered_by, held.leaves_by), (0, 0, THERE));
         }
         assert_eq!(datapath.counted(Counter::TupleInUse), 2);
     }

@@ -1,7 +1,7 @@
 //! When an entry is due to ask the host again, and whether it may be followed until then.
 
 use crate::ip::IpVersion;
-use crate::maps::flow::{ANSWERS, DIRECT, Flow, TOLD};
+use crate::maps::flow::{ANSWERS, DIRECT, Flow, NEW, TOLD};
 use crate::tuple::Tuple;
 
 /// When a flow learned at `now` asks the host again: after `revisit`, less up to a quarter of it by `hash`, so
@@ -42,7 +42,7 @@ pub enum Standing {
     Good,
     /// Of another epoch or interface, or due: a miss.
     Void,
-    /// Of another epoch, or due, but made without the host; userspace's own maps can tell whether it still holds.
+    /// Of another interface or epoch, or due, but made without the host; userspace's own maps can tell whether it still holds.
     Recheck,
     /// Due, but [what it answers](wait) is to ask first.
     Waits,
@@ -53,7 +53,7 @@ pub enum Standing {
 #[must_use]
 pub fn standing<V: IpVersion>(flow: &Flow<V>, ifindex: u32, epoch: u32, now: u64) -> Standing {
     if flow.entered_by != ifindex {
-        Standing::Void
+        if flow.flags & DIRECT != 0 { Standing::Recheck } else { Standing::Void }
     } else if flow.epoch != epoch || now >= flow.revisit_at {
         match flow.flags & (DIRECT | ANSWERS) {
             0 => Standing::Void,
@@ -81,7 +81,8 @@ pub enum Wait {
 /// forgotten the flow, as kube-proxy has it forget datagrams of a service, would take an answer for a question of its own, and let
 /// it pass untranslated; a question it gives what it needs to know the answers by.
 ///
-/// No answer waits for longer than a quarter of `revisit`.
+/// No answer waits for longer than a quarter of `revisit`, and for its first ask than half a second: where there are only answers, the
+/// host is to see that they go on.
 #[inline(always)]
 #[must_use]
 pub fn wait<V: IpVersion>(
@@ -90,8 +91,12 @@ pub fn wait<V: IpVersion>(
     question: &Flow<V>,
     now: u64,
     revisit: u64,
+    jiffies_per_second: u64,
 ) -> Wait {
-    let waits_no_more = now.wrapping_sub(answer.revisit_at) >= revisit / 4;
+    let half_a_second = jiffies_per_second / 2;
+    let is_brief = answer.flags & NEW != 0 && half_a_second < revisit / 4;
+    let longest = if is_brief { half_a_second } else { revisit / 4 };
+    let waits_no_more = now.wrapping_sub(answer.revisit_at) >= longest;
     if waits_no_more || question.left != entered.reversed() || question.epoch != answer.epoch {
         return Wait::Ask;
     }
@@ -134,11 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_entry_that_is_due_is_checked_again_and_not_from_another_interface() {
+    fn a_direct_entry_that_is_due_or_of_another_interface_is_checked_again() {
         let direct = Flow { flags: DIRECT, ..flow() };
         assert_eq!(standing(&direct, 7, 4, 99), Standing::Recheck);
         assert_eq!(standing(&direct, 7, 3, 100), Standing::Recheck);
-        assert_eq!(standing(&direct, 8, 4, 99), Standing::Void);
+        assert_eq!(standing(&direct, 8, 3, 99), Standing::Recheck);
     }
 
     fn tuple(source: u8, destination: u8) -> Tuple<V4> {
@@ -157,7 +162,7 @@ mod tests {
     }
 
     fn wait_for(answer: &Flow<V4>, question: &Flow<V4>, now: u64) -> Wait {
-        wait(&tuple(2, 1), answer, question, now, REVISIT)
+        wait(&tuple(2, 1), answer, question, now, REVISIT, 10)
     }
 
     #[test]
@@ -184,6 +189,9 @@ mod tests {
         assert_eq!(wait_for(&answer(), &Flow { epoch: 2, ..cached }, 104), Wait::Ask);
         assert_eq!(wait_for(&answer(), &cached, 109), Wait::Tell);
         assert_eq!(wait_for(&answer(), &cached, 110), Wait::Ask);
+        let new = Flow { flags: ANSWERS | NEW, ..answer() };
+        assert_eq!(wait_for(&new, &cached, 104), Wait::Tell);
+        assert_eq!(wait_for(&new, &cached, 105), Wait::Ask);
     }
 
     proptest! {

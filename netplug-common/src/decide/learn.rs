@@ -3,7 +3,7 @@
 use crate::decide::due::{revisit_at, revisit_of_datagrams};
 use crate::decide::rewrite::deltas;
 use crate::ip::IpVersion;
-use crate::maps::flow::{ANSWERS, CLOSED, Flow, SAME_BRIDGE, TO_UPLINK, TOLD, UNTOUCHED};
+use crate::maps::flow::{ANSWERS, CLOSED, Flow, NEW, SAME_BRIDGE, TO_UPLINK, TOLD, UNTOUCHED};
 use crate::maps::visit::Visit;
 use crate::tuple::{Tuple, UDP};
 
@@ -96,6 +96,7 @@ pub fn fill_datagrams<V: IpVersion>(
     let revisit =
         revisit_of_datagrams(leaving.revisit, leaving.jiffies_per_second, is_answer, is_new);
     flow.revisit_at = revisit_at(leaving.now, revisit, leaving.hash);
+    flow.flags |= if is_new { NEW } else { 0 };
 }
 
 /// Whether the host decided a flow as it had before: then the entry that is known is refreshed in place.
@@ -106,7 +107,7 @@ pub fn is_same<V: IpVersion>(known: &Flow<V>, flow: &Flow<V>) -> bool {
         && known.left == flow.left
         && known.entered_by == flow.entered_by
         && known.leaves_by == flow.leaves_by
-        && known.flags & !(CLOSED | TOLD) == flow.flags
+        && known.flags & !(CLOSED | TOLD | NEW) == flow.flags & !NEW
         && known.mtu == flow.mtu
         && known.destination_mac == flow.destination_mac
         && known.source_mac == flow.source_mac
@@ -194,7 +195,8 @@ mod tests {
     fn what_has_happened_to_an_entry_since_makes_it_no_other() {
         let flow = learned(2, ANSWERS);
         assert!(is_same(&Flow { revisit_at: 7, epoch: 8, ..flow }, &flow));
-        assert!(is_same(&learned(2, ANSWERS | CLOSED | TOLD), &flow));
+        assert!(is_same(&learned(2, ANSWERS | CLOSED | TOLD | NEW), &flow));
+        assert!(is_same(&flow, &learned(2, ANSWERS | NEW)));
         assert!(!is_same(&learned(3, ANSWERS), &flow));
         assert!(!is_same(&learned(2, 0), &flow));
     }
@@ -225,19 +227,21 @@ mod tests {
     fn a_new_entry_of_datagrams_asks_soon_and_one_that_goes_on_after_revisit() {
         const SOON: u64 = 250 * 11 / 4;
         let flow = learned(2, UNTOUCHED);
-        assert_eq!(filled(flow, None, None, None), (UNTOUCHED, SOON));
+        assert_eq!(filled(flow, None, None, None), (UNTOUCHED | NEW, SOON));
         let known = Flow { revisit_at: LEAVING.now - 749, ..flow };
         assert_eq!(filled(flow, Some(&known), None, None), (UNTOUCHED, 5_000));
         // The host may have forgotten it since.
         let stale = Flow { revisit_at: LEAVING.now - 751, ..flow };
-        assert_eq!(filled(flow, Some(&stale), None, None), (UNTOUCHED, SOON));
-        assert_eq!(filled(flow, Some(&learned(3, UNTOUCHED)), None, None), (UNTOUCHED, SOON));
+        assert_eq!(filled(flow, Some(&stale), None, None), (UNTOUCHED | NEW, SOON));
+        let other = learned(3, UNTOUCHED);
+        assert_eq!(filled(flow, Some(&other), None, None), (UNTOUCHED | NEW, SOON));
     }
 
     #[test]
     fn which_way_translated_datagrams_go_is_told_by_addresses_then_by_what_was_first() {
-        let flags =
-            |known, back, answers_service| filled(learned(2, 0), known, back, answers_service).0;
+        let flags = |known, back, answers_service| {
+            filled(learned(2, 0), known, back, answers_service).0 & ANSWERS
+        };
         let (question, answer, older) = (learned(2, 0), learned(2, ANSWERS), learned(3, ANSWERS));
         assert_eq!(flags(Some(&question), Some(&question), Some(true)), ANSWERS);
         assert_eq!(flags(Some(&answer), Some(&answer), Some(false)), 0);

@@ -167,7 +167,8 @@ pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, lef
         Stage::Opening | Stage::CallerGoesOn | Stage::CalledGoesOn => {
             left + 1 < lifetimes.seconds(protocol, stage)
         }
-        Stage::Answered => left + STREAM_AFTER + 1 < lifetimes.seconds(protocol, stage),
+        // The cache asks after three seconds, and four where only answers come.
+        Stage::Answered => left + STREAM_AFTER + 2 < lifetimes.seconds(protocol, stage),
     }
 }
 
@@ -300,7 +301,7 @@ mod tests {
         assert!(!may(Stage::Opening, 120) && !may(Stage::Opening, 119));
         assert!(may(Stage::Opening, 118));
         let may = |left| may_give_way(&Lifetimes::DEFAULT, UDP, Stage::Answered, left);
-        assert!(!may(27) && may(26));
+        assert!(!may(26) && may(25));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub const CLOSED: u32 = 16;
 pub const ANSWERS: u32 = 32;
 /// Flag: that one has been told to.
 pub const TOLD: u32 = 64;
+/// Flag: datagrams of which the host has not been asked since the entry was made.
+pub const NEW: u32 = 128;
 
 /// What becomes of a packet with the key's tuple.
 #[repr(C)]

@@ -90,7 +90,7 @@ fn open<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort, config: &Config
 /// Out of line, for the stack.
 #[inline(never)]
 fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Option<Outcome> {
-    flow_cache::follow(skb, packet, config)
+    flow_cache::follow_new(skb, packet, config)
 }
 
 /// The program for ARP: guarded, and otherwise the bridge's.

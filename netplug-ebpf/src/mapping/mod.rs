@@ -130,6 +130,7 @@ pub fn life(before: u32, end: u32, protocol: u8, flags: u8, is_answer: bool) -> 
         let end = now + seconds * config.jiffies_per_second + config.revisit_jiffies;
         u64::from(end as u32)
     };
+    let before = before.filter(|stage| *stage != Stage::Answered || !has_expired(end, now as u32));
     // Its end is where its first answer put it.
     let age = (end_at(Stage::Answered) as u32).wrapping_sub(end);
     let goes_on = u64::from(age) > u64::from(STREAM_AFTER) * config.jiffies_per_second;
@@ -169,8 +170,16 @@ fn keep<V: Header>(skb: Skb, half: *mut Mapping<V>, answers: &Tuple<V>, clock: &
     if head.kind() != TRANSLATED {
         return false;
     }
-    !has_expired(head.expires_at(), clock.low())
-        || (!has_socket(skb, answers) && head.becomes(half, clock, TRANSLATED))
+    if !has_expired(head.expires_at(), clock.low()) {
+        return true;
+    }
+    let is_kept = !has_socket(skb, answers) && head.becomes(half, clock, TRANSLATED);
+    if is_kept && Stage::of(head.stage()) == Stage::Answered {
+        // It begins anew.
+        // SAFETY: the verifier knows the pointer to be a value's. Two CPUs may write at once; either is right.
+        unsafe { (*half).stage = Stage::Opening as u8 };
+    }
+    is_kept
 }
 
 /// A half's `expires_at`, `port`, `kind` and `stage`, read at once (the target is little endian).

@@ -6,7 +6,8 @@
 //! # Which not
 //! UDP: a datagram to a pod may be an answer that the host must un-DNAT, and only the host knows; it visits once,
 //! as with `learn`. A lost entry is a miss, and a miss visits.
-//! Nor a connection whose tuple the host has given another: the cache tells, if it has not lost it.
+//! Nor a connection whose tuple the host has given another: the cache tells, if it has not lost it. Nor one by the address of another
+//! interface of the pod's.
 //! # Twins
 //! The host does not know of direct connections, so it may give a service connection the tuple of one. That connection is
 //! refused as long as the direct one lives: neither both its sides have closed, nor one reset it, nor was it silent for long.
@@ -44,7 +45,13 @@ pub fn open<V: Header>(
     let there = maps::port(endpoint.ifindex)?;
     let here = skb.ifindex();
     let answers = packet.tuple.reversed();
-    if endpoint.ifindex == here || is_known_to_host(&packet.tuple) || is_known_to_host(&answers) {
+    // By the address of another interface of the pod's, answers would leave by that.
+    let is_own = maps::endpoint::<V>(&packet.tuple.source)?.ifindex == here;
+    if !is_own
+        || endpoint.ifindex == here
+        || is_known_to_host(&packet.tuple)
+        || is_known_to_host(&answers)
+    {
         return None;
     }
     // SAFETY: takes nothing.
@@ -104,9 +111,7 @@ pub fn check_twin<V: Header>(packet: &Packet<V>, config: &Config) -> Result<(), 
 /// entry, which no packet follows, and by which no direct connection takes the tuple.
 #[inline(always)]
 fn hold<V: Header>(packet: &Packet<V>, answers: &Tuple<V>) {
-    if maps::endpoint::<V>(&packet.tuple.source).is_none() {
-        return;
-    }
+    let Some(client) = maps::endpoint::<V>(&packet.tuple.source) else { return };
     let Some(scratch) = V::scratch() else { return };
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's. A flow is plain old data.
     let flow = unsafe {
@@ -114,6 +119,8 @@ fn hold<V: Header>(packet: &Packet<V>, answers: &Tuple<V>) {
         &mut (*scratch).flow
     };
     flow.tag = answers.tag();
+    // With whose pod it goes.
+    flow.leaves_by = client.ifindex;
     // Content if its answers are known already.
     let _ = V::flows().insert(answers, &*flow, u64::from(BPF_NOEXIST));
 }

@@ -40,10 +40,28 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
     match standing(flow, skb.ifindex(), config.epoch, now) {
         Standing::Good => {}
         Standing::Void => return None,
-        Standing::Recheck => recheck(entry, packet, config, now)?,
+        Standing::Recheck => recheck(skb, entry, packet, config, now)?,
         Standing::Waits if waits(entry, packet, config, now) => {}
         Standing::Waits => return None,
     }
+    go(skb, packet, config, entry)
+}
+
+/// The same for a flow that was entered just now.
+#[inline(always)]
+pub fn follow_new<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Option<Outcome> {
+    go(skb, packet, config, V::flows().get_ptr_mut(&packet.tuple)?)
+}
+
+#[inline(always)]
+fn go<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    config: &Config,
+    entry: *mut Flow<V>,
+) -> Option<Outcome> {
+    // SAFETY: as in `follow`.
+    let flow = unsafe { &*entry };
     if visits(packet.moment()) {
         note_moment(entry, packet)?;
     }
@@ -151,10 +169,11 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
     Some(())
 }
 
-/// A direct flow after an epoch has ended, or some time has passed: no host need be asked, only whether its pod is still
-/// where it was. That it was asked tells that the flow is in use.
+/// A direct flow after an epoch has ended, or some time has passed, or from another interface: no host need be asked, only whether its
+/// pods are still where they were, or it is the same pod's. That it was asked tells that the flow is in use.
 #[inline(always)]
 fn recheck<V: Header>(
+    skb: Skb,
     entry: *mut Flow<V>,
     packet: &Packet<V>,
     config: &Config,
@@ -164,11 +183,15 @@ fn recheck<V: Header>(
         return None;
     }
     let endpoint = maps::endpoint::<V>(&packet.tuple.destination)?;
+    if !maps::is_pods::<V>(&packet.tuple.source, skb.ifindex(), maps::port(skb.ifindex())?) {
+        return None;
+    }
     // SAFETY: as in `follow`.
     unsafe {
         if (*entry).leaves_by != endpoint.ifindex || (*entry).destination_mac != endpoint.mac {
             return None;
         }
+        (*entry).entered_by = skb.ifindex();
         (*entry).epoch = config.epoch;
         (*entry).revisit_at = now + config.revisit_jiffies;
     }
@@ -183,7 +206,8 @@ fn waits<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>, config: &Config, no
     let Some(question) = V::flows().get_ptr_mut(answer.left.reversed()) else { return false };
     // SAFETY: as above.
     let question = unsafe { &mut *question };
-    match wait(&packet.tuple, answer, question, now, config.revisit_jiffies) {
+    let Config { revisit_jiffies, jiffies_per_second, .. } = *config;
+    match wait(&packet.tuple, answer, question, now, revisit_jiffies, jiffies_per_second) {
         Wait::Ask => false,
         Wait::Follow => true,
         Wait::Tell => {

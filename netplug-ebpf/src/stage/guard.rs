@@ -100,14 +100,7 @@ fn check_mac(skb: Skb, port: &PodPort) -> Result<(), Counter> {
 
 #[inline(always)]
 fn is_own<V: Header>(skb: Skb, address: &V::Address, port: &PodPort) -> bool {
-    let Some(endpoint) = maps::endpoint::<V>(address) else { return false };
-    endpoint.ifindex == skb.ifindex() || is_of_pod(endpoint.ifindex, port)
-}
-
-/// Whether another interface is the same pod's. Out of line: few packets are asked about.
-#[inline(never)]
-fn is_of_pod(ifindex: u32, port: &PodPort) -> bool {
-    maps::port(ifindex).is_some_and(|other| other.pod == port.pod)
+    maps::is_pods::<V>(address, skb.ifindex(), port)
 }
 
 impl Rules for V4 {

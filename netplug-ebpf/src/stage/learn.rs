@@ -21,7 +21,7 @@ use netplug_common::counter::Counter;
 use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::maps::config::Config;
-use netplug_common::maps::flow::{Flow, TOLD, UNTOUCHED};
+use netplug_common::maps::flow::{Flow, NEW, TOLD, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Tuple, UDP};
 
@@ -173,7 +173,7 @@ fn write<V: Header>(
         Some(known) if unsafe { decide::is_same(&*known, flow) } => unsafe {
             (*known).revisit_at = flow.revisit_at;
             (*known).epoch = flow.epoch;
-            (*known).flags &= !TOLD;
+            (*known).flags = (*known).flags & !(TOLD | NEW) | flow.flags & NEW;
         },
         _ => V::flows().insert(&visit.entered, flow, u64::from(BPF_ANY)).ok()?,
     }

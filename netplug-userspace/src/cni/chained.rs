@@ -13,7 +13,7 @@ use super::rollback::Rollback;
 use super::{Error, del, host_ports, settings, tell, unrouted};
 use crate::datapath::{Datapath, Endpoint, Owner, PodId};
 use crate::node::link::Link;
-use crate::node::{Mac, Netlink, bridge, neighbour};
+use crate::node::{Mac, Netlink, bridge, neighbour, veth};
 
 /// What a pod's interface was found to be.
 pub(super) struct Found {
@@ -104,8 +104,15 @@ fn join(
         endpoint.unrouted = unrouted::find(netlink, bridge, &endpoint.addresses)?;
     }
     datapath.register(&endpoint)?;
-    // The interface stays on, as it was before: it is the other plugin's, which the runtime asks to take it away.
+    // The interface stays on, if it was before: it is the other plugin's, which the runtime asks to take it away.
     rollback.push(move || del::forget(owner));
+    if !found.host_end.is_up {
+        // A DEL had switched it off, and the other plugin's has not come.
+        let host_end = found.host_end.clone();
+        rollback.push(move || Ok(veth::switch_off(&Netlink::open()?, &host_end)?));
+        veth::switch_on(netlink, &found.host_end)?;
+        veth::await_running(netlink, &found.host_end.name)?;
+    }
     if let Some(bridge) = &found.bridge {
         unrouted::heal(netlink, datapath, bridge)?;
         make_known(netlink, bridge, &endpoint, rollback)?;

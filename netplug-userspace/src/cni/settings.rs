@@ -75,18 +75,21 @@ pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
         // The kernel sends redirects if either of `all` and the device says so.
         sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::forward_ipv4(state)?;
-        // A device that came since the node forwards does as the default for new ones says. (IPv6 asks `all` alone.)
-        if let Some(bridge) = bridge {
-            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/forwarding"), "1")?;
-        }
-        if let Some(Link { name, .. }) = network.routed {
-            sysctl::ensure_of_pod(state, &format!("net/ipv4/conf/{name}/forwarding"), "1")?;
-        }
+        forward_from(state, network.bridge.or(network.routed))?;
         if network.pods.iter().any(IpNetwork::is_ipv6) {
             sysctl::forward_ipv6(state, bridge)?;
         }
         Ok(())
     })
+}
+
+/// Has the node forward what comes in by a device. One that came since the node forwards does as the default for new ones says.
+/// (IPv6 asks `all` alone.)
+fn forward_from(state: &mut State, device: Option<&Link>) -> Result<(), Error> {
+    if let Some(Link { name, .. }) = device {
+        sysctl::ensure_of_device(state, &format!("net/ipv4/conf/{name}/forwarding"), "1")?;
+    }
+    Ok(())
 }
 
 /// Has the configuration count for the whole node: tells the datapath its settings and uplinks, and conntrack how to bear with
@@ -111,12 +114,19 @@ pub(super) fn apply(
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         // Found again: since the ADD began they may have changed, and been written by who watches.
+        let named = match &config.uplinks {
+            Some(names) => Some(names.clone()),
+            None => uplinks::still_named(netlink, state.uplinks())?,
+        };
         let wanted = Wanted {
-            named: config.uplinks.as_deref(),
+            named: named.as_deref(),
             were_named: state.uplinks().named.is_some(),
             pods: wishes.pods().collect(),
         };
         let found = uplinks::find(netlink, datapath, wanted)?;
+        for uplink in &found {
+            forward_from(state, netlink.link_of_index(uplink.ifindex)?.as_ref())?;
+        }
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
@@ -130,7 +140,6 @@ pub(super) fn apply(
             attach,
             local_ports: local_ports()?,
         };
-        let named = config.uplinks.clone();
         let choice = UplinkChoice { named, attach: attach.name().into() };
         let prepare = |state: &State| {
             state.prepare(|after| {

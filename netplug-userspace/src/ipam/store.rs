@@ -174,7 +174,7 @@ impl Locked<'_> {
             move |source| Error::File { verb, path, source }
         };
         if let Ok(lease) = fs::metadata(&path) {
-            if lease.len() > 0 {
+            if !lease.is_file() || lease.len() > 0 {
                 return Ok(false);
             }
             // Who writes a lease holds the lock: an empty one is of a host-local that was killed, and nobody's.

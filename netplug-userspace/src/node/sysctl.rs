@@ -44,8 +44,8 @@ pub fn ensure(state: &mut State, name: &str, value: &str) -> Result<bool, Error>
     ensure_until(state, name, value, false)
 }
 
-/// The same for an interface of a pod's that another plugin made: what it was is forgotten once the interface is gone.
-pub fn ensure_of_pod(state: &mut State, name: &str, value: &str) -> Result<bool, Error> {
+/// The same for a device's: what it was is forgotten once the device is gone.
+pub fn ensure_of_device(state: &mut State, name: &str, value: &str) -> Result<bool, Error> {
     ensure_until(state, name, value, true)
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::InfoKind;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric,
 };
@@ -27,6 +28,8 @@ pub struct Uplink {
 pub struct Surroundings {
     routes: Vec<RouteMessage>,
     addresses: Vec<Held>,
+    /// Interfaces without a wire, which have addresses for the whole node.
+    unwired: BTreeSet<u32>,
     pods: Pods,
 }
 
@@ -45,7 +48,10 @@ impl Surroundings {
         let mut addresses = netlink.all_addresses()?;
         // It is another host's.
         addresses.retain(|held| held.state != AddressState::Duplicate);
-        Ok(Self { routes: netlink.routes()?, addresses, pods })
+        let is_without_wire = |link: &Link| link.is_loopback || link.kind == Some(InfoKind::Dummy);
+        let links = netlink.links()?.into_iter().filter(is_without_wire);
+        let unwired = links.map(|link| link.index).collect();
+        Ok(Self { routes: netlink.routes()?, addresses, unwired, pods })
     }
 
     /// A link as an uplink, by which pods left as `before`.
@@ -67,8 +73,8 @@ impl Surroundings {
     /// What pods leave as by an uplink, of the family of `somewhere`:
     /// 1. the source that its own default route names (`src`), which is somebody's choice
     /// 2. what they left as `before`, as long as the uplink has it: a second one is no reason to break connections, and the
-    ///    kernel lists the newest IPv6 address first. Where the default route is away, which may have named it, or the uplink
-    ///    has none that would do, as long as the node has it
+    ///    kernel lists the newest IPv6 address first. Where the default route is away, which may have named it, as long as lo
+    ///    or the like has it; where the uplink has none that would do, as long as the node has it
     /// 3. what the kernel would send from, where it is the uplink's own
     /// 4. the uplink's own, in so far as it is or will be answered for. The kernel rather sends from whatever other interface
     ///    has a preferred one (IPv6: RFC 6724, rule 3)
@@ -94,8 +100,10 @@ impl Surroundings {
         let address_of = |held: &Held| held.network.ip();
         let good = own.first().filter(|held| is_good(held)).map(address_of);
         let best = choice.filter(is_own).or(good);
-        let is_all_there_is = default.is_none() || best.is_none();
-        let kept = before.filter(|address| is_own(address) || is_all_there_is && is_hosts(address));
+        let may_be_named =
+            |address: &IpAddr| default.is_none() && self.is_on(*address, &self.unwired);
+        let stays = |address: &IpAddr| best.is_none() || may_be_named(address);
+        let kept = before.filter(|address| is_own(address) || is_hosts(address) && stays(address));
         Ok(kept.or(best).or(choice.filter(is_hosts)).or(own.first().map(address_of)))
     }
 
@@ -124,10 +132,13 @@ impl Surroundings {
 
     fn is_for_pods(&self, address: IpAddr) -> bool {
         let Pods { networks, interfaces } = &self.pods;
+        networks.iter().any(|network| network.contains(address)) || self.is_on(address, interfaces)
+    }
+
+    fn is_on(&self, address: IpAddr, interfaces: &BTreeSet<u32>) -> bool {
         let is_there =
             |held: &Held| held.network.ip() == address && interfaces.contains(&held.index);
-        networks.iter().any(|network| network.contains(address))
-            || self.addresses.iter().any(is_there)
+        self.addresses.iter().any(is_there)
     }
 }
 

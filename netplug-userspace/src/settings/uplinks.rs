@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
+use crate::node::state::UplinkChoice;
 use crate::node::uplink::{self, Pods, Surroundings};
 use crate::node::{self, Netlink, state};
 
@@ -48,6 +49,17 @@ pub fn find(
         uplinks.push(Uplink { ifindex: link.index, addresses, route_mtu });
     }
     Ok(uplinks)
+}
+
+/// Those that stay named where a network names none, and another had: while there is no default route, nothing else tells what the
+/// uplinks are.
+pub fn still_named(
+    netlink: &Netlink,
+    choice: &UplinkChoice,
+) -> Result<Option<Vec<String>>, node::Error> {
+    let Some(names) = &choice.named else { return Ok(None) };
+    let (links, _) = uplink::find(netlink, None)?;
+    if links.is_empty() { there(netlink, names).map(Some) } else { Ok(None) }
 }
 
 /// Makes the node's uplinks those that an ADD would find now. Whether that changed anything; `false` where nothing is loaded.
