@@ -127,7 +127,10 @@ fn an_add_that_was_killed_is_made_whole_by_the_next() {
 
 /// What the other plugin made stays, and netplug's DEL has switched it off.
 #[rstest]
-fn netplug_may_leave_a_chain_and_come_back(#[values("bridge", "ptp")] way: &str) {
+fn netplug_may_leave_a_chain_and_come_back(
+    #[values("bridge", "ptp")] way: &str,
+    #[values(V4, V6)] ip: Family,
+) {
     let network = match way {
         "bridge" => Network::bridge(),
         _ => Network::ptp(),
@@ -142,5 +145,5 @@ fn netplug_may_leave_a_chain_and_come_back(#[values("bridge", "ptp")] way: &str)
         let output = node.namespace().output(command, text.as_bytes());
         assert!(output.status.success(), "{output:?}");
     }
-    client.dial(web.at(V4, PORT)).ask(Udp, "back?").unwrap();
+    client.dial(web.at(ip, PORT)).ask(Udp, "back?").unwrap();
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{NODE_1, OUTSIDE, SERVICE, cluster_cidr};
-use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::eventually::{SOON, becomes, eventually};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
@@ -264,6 +264,34 @@ fn uplinks_that_were_named_are_left_once_there_is_a_default_route(#[values(V4, V
     let _later = node.add_pod("later");
     assert_eq!(seen_as(&client, ip), NODE_1.ip(ip));
     assert!(!uplinks().contains("spare"), "{}", uplinks());
+}
+
+/// The same, found by who watches, and whatever becomes of the route since.
+#[rstest]
+fn who_watches_finds_the_default_route_that_comes_after_named_uplinks(
+    #[values(V4, V6)] ip: Family,
+) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    node.namespace().run("ip link add spare type veth peer name other");
+    let _named = node.add_pod_to("named", &Network::netplug().with("uplinks", json!(["spare"])));
+    for family in Family::BOTH {
+        lead_out(&node, family, "");
+    }
+    let client = node.add_pod("client");
+    let _watcher = node.watch("");
+    let uplinks = || {
+        let shown = node.netplug_json("masquerade show");
+        let of = shown["masquerade"]["uplinks"].as_array().cloned().unwrap_or_default();
+        of.iter().map(|uplink| uplink["interface"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(uplinks(), ["spare"]);
+    lead_out(&node, ip, "metric 5");
+    becomes(SOON, vec!["eth0".to_owned()], uplinks);
+    assert_eq!(seen_as(&client, ip), NODE_1.ip(ip));
+    lead_out(&node, ip, "");
+    let _late = node.add_pod("late");
+    assert_eq!(uplinks(), ["eth0"]);
 }
 
 /// `net.ipv4.conf.default.forwarding` is for devices that come since.

@@ -191,7 +191,6 @@ fn recheck<V: Header>(
         if (*entry).leaves_by != endpoint.ifindex || (*entry).destination_mac != endpoint.mac {
             return None;
         }
-        (*entry).entered_by = skb.ifindex();
         (*entry).epoch = config.epoch;
         (*entry).revisit_at = now + config.revisit_jiffies;
     }

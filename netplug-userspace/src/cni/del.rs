@@ -136,6 +136,8 @@ fn loaded() -> Result<Option<Datapath>, Error> {
 fn silence(endpoint: &Endpoint) -> Result<(), Error> {
     let netlink = Netlink::open()?;
     let found = netlink.link_of_index(endpoint.ifindex)?.filter(Link::is_veth);
+    // Routed, the host sees all that the pod says, and the kernel would drop the IPv6 addresses that the other plugin gave.
+    let found = found.filter(|host_end| host_end.master.is_some());
     let Some((host_end, datapath)) = found.zip(loaded()?) else { return Ok(()) };
     match datapath.how_attached(host_end.index, "from_pod") {
         Ok(Some(_)) => Ok(veth::switch_off(&netlink, &host_end)?),

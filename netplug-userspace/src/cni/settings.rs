@@ -75,21 +75,14 @@ pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
         // The kernel sends redirects if either of `all` and the device says so.
         sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::forward_ipv4(state)?;
-        forward_from(state, network.bridge.or(network.routed))?;
+        if let Some(device) = network.bridge.or(network.routed) {
+            sysctl::forward_from(state, device)?;
+        }
         if network.pods.iter().any(IpNetwork::is_ipv6) {
             sysctl::forward_ipv6(state, bridge)?;
         }
         Ok(())
     })
-}
-
-/// Has the node forward what comes in by a device. One that came since the node forwards does as the default for new ones says.
-/// (IPv6 asks `all` alone.)
-fn forward_from(state: &mut State, device: Option<&Link>) -> Result<(), Error> {
-    if let Some(Link { name, .. }) = device {
-        sysctl::ensure_of_device(state, &format!("net/ipv4/conf/{name}/forwarding"), "1")?;
-    }
-    Ok(())
 }
 
 /// Has the configuration count for the whole node: tells the datapath its settings and uplinks, and conntrack how to bear with
@@ -114,19 +107,16 @@ pub(super) fn apply(
         let mut wishes = state.masquerade().clone();
         wishes.ask(network.name, masquerade.non_masquerade, network.pods, switches);
         // Found again: since the ADD began they may have changed, and been written by who watches.
-        let named = match &config.uplinks {
-            Some(names) => Some(names.clone()),
+        let kept = match &config.uplinks {
+            Some(_) => None,
             None => uplinks::still_named(netlink, state.uplinks())?,
         };
         let wanted = Wanted {
-            named: named.as_deref(),
-            were_named: state.uplinks().named.is_some(),
+            named: config.uplinks.as_deref().or(kept.as_deref()),
+            were_named: state.uplinks().were_named(),
             pods: wishes.pods().collect(),
         };
         let found = uplinks::find(netlink, datapath, wanted)?;
-        for uplink in &found {
-            forward_from(state, netlink.link_of_index(uplink.ifindex)?.as_ref())?;
-        }
         let settings = Settings {
             steering: match config.steering {
                 config::Steering::Learn => Steering::Learn,
@@ -140,7 +130,8 @@ pub(super) fn apply(
             attach,
             local_ports: local_ports()?,
         };
-        let choice = UplinkChoice { named, attach: attach.name().into() };
+        let choice =
+            UplinkChoice { named: config.uplinks.clone(), kept, attach: attach.name().into() };
         let prepare = |state: &State| {
             state.prepare(|after| {
                 after.ask_masquerade(wishes.clone());
@@ -153,6 +144,7 @@ pub(super) fn apply(
         // Whether there is room for it, before anything counts.
         drop(prepare(state)?);
         let accepted = datapath.accept(&settings)?;
+        uplinks::forward(netlink, state, &settings.uplinks)?;
         // Until flows ask by the new time, and from when they do: conntrack bears with the longer of the two.
         bear_with_flows_that_ask(state, revisit.max(datapath.revisit()?))?;
         let learns_tcp = let_tcp_be_learned(state)?;

@@ -56,8 +56,18 @@ struct Unsettled {
 pub struct UplinkChoice {
     /// Those of these names; or else those of default routes.
     pub named: Option<Vec<String>>,
+    /// Those that were named before; they stay while there is no default route, which alone would tell.
+    pub kept: Option<Vec<String>>,
     /// How programs are attached to them, in the configuration's word.
     pub attach: String,
+}
+
+impl UplinkChoice {
+    /// Whether uplinks are there that were named.
+    #[must_use]
+    pub fn were_named(&self) -> bool {
+        self.named.is_some() || self.kept.is_some()
+    }
 }
 
 /// A sysctl that netplug changed.
@@ -72,7 +82,7 @@ pub struct Change {
     /// What netplug had made of it before: what it still is if netplug was killed before it wrote.
     #[serde(default)]
     pub before: Option<String>,
-    /// Whether it is of a pod's interface, and need not be known once that is gone.
+    /// Whether it is a device's, and need not be known once that is gone.
     #[serde(default)]
     pub goes: bool,
 }

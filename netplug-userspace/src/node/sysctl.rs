@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Error;
+use super::link::Link;
 use super::state::{Change, State};
 
 fn path(name: &str) -> PathBuf {
@@ -44,9 +45,10 @@ pub fn ensure(state: &mut State, name: &str, value: &str) -> Result<bool, Error>
     ensure_until(state, name, value, false)
 }
 
-/// The same for a device's: what it was is forgotten once the device is gone.
-pub fn ensure_of_device(state: &mut State, name: &str, value: &str) -> Result<bool, Error> {
-    ensure_until(state, name, value, true)
+/// Has the node forward what comes in by a device, and remembers that for as long as the device is there. One that came since the
+/// node forwards does as the default for new ones says. (IPv6 asks `all` alone.)
+pub fn forward_from(state: &mut State, device: &Link) -> Result<(), Error> {
+    ensure_until(state, &format!("net/ipv4/conf/{}/forwarding", device.name), "1", true).map(drop)
 }
 
 fn ensure_until(state: &mut State, name: &str, value: &str, goes: bool) -> Result<bool, Error> {

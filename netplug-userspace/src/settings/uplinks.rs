@@ -6,9 +6,9 @@ use ipnetwork::IpNetwork;
 
 use super::Error;
 use crate::datapath::{Attach, Datapath, Lock, Uplink};
-use crate::node::state::UplinkChoice;
+use crate::node::state::{State, UplinkChoice};
 use crate::node::uplink::{self, Pods, Surroundings};
-use crate::node::{self, Netlink, state};
+use crate::node::{self, Netlink, state, sysctl};
 
 /// Which uplinks there are to be.
 pub struct Wanted<'a> {
@@ -57,7 +57,7 @@ pub fn still_named(
     netlink: &Netlink,
     choice: &UplinkChoice,
 ) -> Result<Option<Vec<String>>, node::Error> {
-    let Some(names) = &choice.named else { return Ok(None) };
+    let Some(names) = choice.named.as_ref().or(choice.kept.as_ref()) else { return Ok(None) };
     let (links, _) = uplink::find(netlink, None)?;
     if links.is_empty() { there(netlink, names).map(Some) } else { Ok(None) }
 }
@@ -67,20 +67,42 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     let _loaded = Lock::shared()?;
     let Some(datapath) = Datapath::open()? else { return Ok(false) };
     state::with(|state| {
-        let choice = state.uplinks();
-        let named = choice.named.as_deref().map(|names| there(netlink, names)).transpose()?;
+        let choice = state.uplinks().clone();
+        let kept = if choice.named.is_none() { still_named(netlink, &choice)? } else { None };
+        let named = match &choice.named {
+            Some(names) => Some(there(netlink, names)?),
+            None => kept.clone(),
+        };
         let wanted = Wanted {
             named: named.as_deref(),
-            were_named: choice.named.is_some(),
+            were_named: choice.were_named(),
             pods: state.masquerade().pods().collect(),
         };
         let uplinks = find(netlink, &datapath, wanted)?;
         let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
+        forward(netlink, state, &uplinks)?;
+        let prepared =
+            state.prepare(|after| after.want_uplinks(UplinkChoice { kept, ..choice }))?;
+        state.keep(prepared)?;
         if !datapath.host_ports()?.is_empty() {
             datapath.write_local_addresses(&locals(netlink)?)?;
         }
         Ok(has_changed)
     })
+}
+
+/// Has the node forward what comes in by uplinks.
+pub fn forward(
+    netlink: &Netlink,
+    state: &mut State,
+    uplinks: &[Uplink],
+) -> Result<(), node::Error> {
+    for uplink in uplinks {
+        if let Some(link) = netlink.link_of_index(uplink.ifindex)? {
+            sysctl::forward_from(state, &link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where kube-proxy's ipvs mode has the addresses of services (pkg/proxy/ipvs): no addresses of the node's.
