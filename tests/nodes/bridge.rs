@@ -75,6 +75,11 @@ fn an_add_that_fails_gives_the_bridge_its_addresses_back(
     }
     node.del_pod(web);
     node.del_pod(next);
+    nothing_is_left(node, is_anothers);
+}
+
+/// Once all pods are gone: of another's bridge, it stays, without addresses.
+fn nothing_is_left(node: Node, is_anothers: bool) {
     if is_anothers {
         node.netplug("unload");
         assert!(addresses(&node).is_empty(), "{:?}", addresses(&node));
@@ -166,12 +171,7 @@ fn the_last_add_that_fails_takes_the_gateway_back(#[values(false, true)] is_anot
     }
     node.del_pod(next);
     node.del_pod(early);
-    if is_anothers {
-        node.netplug("unload");
-        assert!(addresses(&node).is_empty(), "{:?}", addresses(&node));
-    } else {
-        node.finish();
-    }
+    nothing_is_left(node, is_anothers);
 }
 
 /// Another plugin finds the gateway on the bridge, and leaves it at that.
