@@ -2,7 +2,8 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
-use netplug_common::maps::flow::{ANSWERS, Flow, SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::config::STEERING_DIRECT;
+use netplug_common::maps::flow::{ANSWERS, DIRECT, Flow, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, UDP};
 use netplug_tests::cast::{CLIENT, GATEWAY, SERVICE, WEB};
 use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
@@ -105,6 +106,29 @@ fn void_entries_are_not_followed() {
             datapath.enters(&data::<V>(), NEXT, &steered);
             assert_eq!(datapath.counted(Counter::Hit), 0, "{why}");
         }
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// Answers may come by any interface of a pod's, and by none of another's.
+#[test]
+fn with_direct_another_pods_interface_is_guarded() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        datapath.configure(|config| config.steering = STEERING_DIRECT);
+        let sent = tuple::<V>(TCP, (WEB, 80), (CLIENT, 40000));
+        let webs = Flow {
+            entered_by: THERE,
+            leaves_by: HERE,
+            destination_mac: CLIENT.mac,
+            ..flow(&sent, sent, UNTOUCHED | DIRECT)
+        };
+        datapath.learned(sent, webs);
+        let forged = eth(CLIENT, GATEWAY)
+            / ip(of::<V>(), WEB, CLIENT)
+            / tcp(80, 40000).ack()
+            / payload(b"forged");
+        datapath.drops(&forged, Counter::SourceAddress);
     }
     both((run::<V4>, run::<V6>));
 }
