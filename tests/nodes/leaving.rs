@@ -286,6 +286,11 @@ fn who_watches_finds_the_default_route_that_comes_after_named_uplinks(
         of.iter().map(|uplink| uplink["interface"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(uplinks(), ["spare"]);
+    // It goes, and comes again.
+    node.namespace().run("ip link del spare");
+    becomes(SOON, vec![], uplinks);
+    node.namespace().run("ip link add spare type veth peer name other");
+    becomes(SOON, vec!["spare".to_owned()], uplinks);
     lead_out(&node, ip, "metric 5");
     becomes(SOON, vec!["eth0".to_owned()], uplinks);
     assert_eq!(seen_as(&client, ip), NODE_1.ip(ip));

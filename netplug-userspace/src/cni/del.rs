@@ -131,7 +131,7 @@ fn loaded() -> Result<Option<Datapath>, Error> {
     }
 }
 
-/// Has nothing pass the host end any more, where programs hang: once they are off, the pod would be guarded no more, and what it
+/// Has nothing pass a bridge's host end any more, where programs hang: once they are off, the pod would be guarded no more, and what it
 /// answers as a service's would go past the host that translates it. Chained, the plugin that made it takes it away next.
 fn silence(endpoint: &Endpoint) -> Result<(), Error> {
     let netlink = Netlink::open()?;

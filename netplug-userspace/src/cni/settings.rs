@@ -111,8 +111,9 @@ pub(super) fn apply(
             Some(_) => None,
             None => uplinks::still_named(netlink, state.uplinks())?,
         };
+        let still = kept.as_deref().map(|names| uplinks::there(netlink, names)).transpose()?;
         let wanted = Wanted {
-            named: config.uplinks.as_deref().or(kept.as_deref()),
+            named: config.uplinks.as_deref().or(still.as_deref()),
             were_named: state.uplinks().were_named(),
             pods: wishes.pods().collect(),
         };
@@ -144,7 +145,7 @@ pub(super) fn apply(
         // Whether there is room for it, before anything counts.
         drop(prepare(state)?);
         let accepted = datapath.accept(&settings)?;
-        uplinks::forward(netlink, state, &settings.uplinks)?;
+        uplinks::forward(netlink, state, &settings.uplinks);
         // Until flows ask by the new time, and from when they do: conntrack bears with the longer of the two.
         bear_with_flows_that_ask(state, revisit.max(datapath.revisit()?))?;
         let learns_tcp = let_tcp_be_learned(state)?;

@@ -9,6 +9,7 @@ use crate::datapath::{Attach, Datapath, Lock, Uplink};
 use crate::node::state::{State, UplinkChoice};
 use crate::node::uplink::{self, Pods, Surroundings};
 use crate::node::{self, Netlink, state, sysctl};
+use crate::warning::warn;
 
 /// Which uplinks there are to be.
 pub struct Wanted<'a> {
@@ -59,7 +60,7 @@ pub fn still_named(
 ) -> Result<Option<Vec<String>>, node::Error> {
     let Some(names) = choice.named.as_ref().or(choice.kept.as_ref()) else { return Ok(None) };
     let (links, _) = uplink::find(netlink, None)?;
-    if links.is_empty() { there(netlink, names).map(Some) } else { Ok(None) }
+    Ok(links.is_empty().then(|| names.clone()))
 }
 
 /// Makes the node's uplinks those that an ADD would find now. Whether that changed anything; `false` where nothing is loaded.
@@ -69,10 +70,8 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     state::with(|state| {
         let choice = state.uplinks().clone();
         let kept = if choice.named.is_none() { still_named(netlink, &choice)? } else { None };
-        let named = match &choice.named {
-            Some(names) => Some(there(netlink, names)?),
-            None => kept.clone(),
-        };
+        let named = choice.named.as_deref().or(kept.as_deref());
+        let named = named.map(|names| there(netlink, names)).transpose()?;
         let wanted = Wanted {
             named: named.as_deref(),
             were_named: choice.were_named(),
@@ -80,7 +79,7 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
         };
         let uplinks = find(netlink, &datapath, wanted)?;
         let has_changed = datapath.set_uplinks(&uplinks, Attach::from_name(&choice.attach))?;
-        forward(netlink, state, &uplinks)?;
+        forward(netlink, state, &uplinks);
         let prepared =
             state.prepare(|after| after.want_uplinks(UplinkChoice { kept, ..choice }))?;
         state.keep(prepared)?;
@@ -91,18 +90,18 @@ pub fn refresh(netlink: &Netlink) -> Result<bool, Error> {
     })
 }
 
-/// Has the node forward what comes in by uplinks.
-pub fn forward(
-    netlink: &Netlink,
-    state: &mut State,
-    uplinks: &[Uplink],
-) -> Result<(), node::Error> {
+/// Has the node forward what comes in by uplinks, which serve by now: what cannot be is no reason to fail.
+pub fn forward(netlink: &Netlink, state: &mut State, uplinks: &[Uplink]) {
     for uplink in uplinks {
-        if let Some(link) = netlink.link_of_index(uplink.ifindex)? {
-            sysctl::forward_from(state, &link)?;
+        let found = netlink.link_of_index(uplink.ifindex);
+        let done = found.and_then(|link| match link {
+            Some(link) => sysctl::forward_from(state, &link),
+            None => Ok(()),
+        });
+        if let Err(error) = done {
+            warn(error);
         }
     }
-    Ok(())
 }
 
 /// Where kube-proxy's ipvs mode has the addresses of services (pkg/proxy/ipvs): no addresses of the node's.
@@ -120,7 +119,7 @@ pub fn locals(netlink: &Netlink) -> Result<Vec<IpAddr>, node::Error> {
 }
 
 /// Those of `names` that there are: one that is missing must not hide what becomes of the others.
-fn there(netlink: &Netlink, names: &[String]) -> Result<Vec<String>, node::Error> {
+pub fn there(netlink: &Netlink, names: &[String]) -> Result<Vec<String>, node::Error> {
     let mut there = Vec::new();
     for name in names {
         if netlink.link(name)?.is_some() {
