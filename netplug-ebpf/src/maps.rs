@@ -261,7 +261,7 @@ pub fn is_pods<V: Maps>(address: &V::Address, ifindex: u32, port: &PodPort) -> b
 
 /// Whether another interface is the same pod's. Out of line: few packets are asked about.
 #[inline(never)]
-pub fn is_of_pod(ifindex: u32, here: &PodPort) -> bool {
+fn is_of_pod(ifindex: u32, here: &PodPort) -> bool {
     port(ifindex).is_some_and(|other| other.pod == here.pod)
 }
 

@@ -157,7 +157,7 @@ pub const fn next(
 }
 
 /// Whether a mapping may give way to another flow where the map is full, `left` seconds before its end: not while data may
-/// flow, and not before an answer had a second's time to come, or a flow has shown that it goes on.
+/// flow, and not before an answer had a second's time to come, or a flow of datagrams to show that it goes on.
 #[inline(always)]
 #[must_use]
 pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, left: u32) -> bool {

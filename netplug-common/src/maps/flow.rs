@@ -42,7 +42,7 @@ pub struct Flow<V: IpVersion> {
     pub revisit_at: u64,
     /// The packet as it leaves.
     pub left: Tuple<V>,
-    /// The interface that it entered by; void from any other.
+    /// The interface that it entered by. Void from any other, unless it is [`DIRECT`] and the other is the same pod's.
     pub entered_by: u32,
     /// The interface that it leaves by.
     pub leaves_by: u32,

@@ -1,6 +1,6 @@
 //! DEL: take a pod's interface away. ADD's mirror image.
 //!
-//! 1 switch the host's end off  2 forget its neighbours and, chained, its FDB entry  3 detach, void its flows, forget the
+//! 1 switch a bridge's host end off  2 forget its neighbours and, chained, its FDB entry  3 detach, void its flows, forget the
 //! endpoint  4 remove the veth, if netplug made it  5 give the addresses back, if nobody answers on them any more
 //!
 //! Needs neither `prevResult` nor the namespace, is content with what is gone already, and goes through all steps
@@ -131,8 +131,9 @@ fn loaded() -> Result<Option<Datapath>, Error> {
     }
 }
 
-/// Has nothing pass a bridge's host end any more, where programs hang: once they are off, the pod would be guarded no more, and what it
-/// answers as a service's would go past the host that translates it. Chained, the plugin that made it takes it away next.
+/// Has nothing pass a bridge's host end any more, where programs hang: once they are off, the pod would be guarded no more,
+/// and what it answers as a service's would go past the host that translates it. Chained, the plugin that made it takes it away
+/// next.
 fn silence(endpoint: &Endpoint) -> Result<(), Error> {
     let netlink = Netlink::open()?;
     let found = netlink.link_of_index(endpoint.ifindex)?.filter(Link::is_veth);
