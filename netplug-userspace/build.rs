@@ -105,6 +105,9 @@ fn compile(toolchain: &Toolchain, repository: &Path, out: &Path) -> Result<PathB
         .env("RUSTC", &toolchain.compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    if env::var_os("CARGO_FEATURE_NARROW_HASH").is_some() {
+        command.args(["--features", "narrow-hash"]);
+    }
     if toolchain.compiler.builds_core {
         command.arg("-Zbuild-std=core");
     }

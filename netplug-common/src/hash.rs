@@ -21,6 +21,7 @@ pub fn of<V: IpVersion>(tuple: &Tuple<V>, key: u64) -> u32 {
     state = mix(state ^ tuple.destination.fold());
     state = mix(state ^ ports ^ key.rotate_left(17));
     let hash = (state >> 32) as u32;
+    let hash = if cfg!(feature = "narrow-hash") { hash & 0xff } else { hash };
     if hash == 0 { 1 } else { hash }
 }
 

@@ -5,29 +5,30 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::process::{built, cargo};
+use crate::process::{built, cargo, repository};
 use crate::setup;
 
 /// Builds, and returns where the binary is.
 pub fn run() -> anyhow::Result<PathBuf> {
+    build(&[])
+}
+
+/// The same with hashes of 8 bits, which flows share all the time; in a folder of its own.
+pub fn run_with_narrow_hash() -> anyhow::Result<PathBuf> {
+    let folder = repository().join("target/narrow-hash");
+    build(&["--features", "narrow-hash", "--target-dir", &folder.to_string_lossy()])
+}
+
+fn build(more: &[&str]) -> anyhow::Result<PathBuf> {
     setup::to_build()?;
     let target = host()?;
     let mut command = cargo();
-    built(
-        command
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--locked",
-                "--package",
-                "netplug-userspace",
-                "--target",
-                &target,
-            ])
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
-        "netplug",
-    )
+    command
+        .args(["build", "--quiet", "--release", "--locked", "--package", "netplug-userspace"])
+        .args(["--target", &target])
+        .args(more)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    built(&mut command, "netplug")
 }
 
 /// Builds, and says where the binary is.

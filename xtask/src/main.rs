@@ -46,6 +46,8 @@ enum Verb {
     Demo(Rest),
     /// Run every test; arguments go to `cargo test`.
     Test(Rest),
+    /// Run the nodes' tests with programs whose hashes have 8 bits, so that flows share them all the time.
+    TestNarrowHash(Rest),
     /// Measure side by side with what everyone runs today (`--json`).
     Bench(Rest),
     /// Formatting and clippy, both sides, warnings denied.
@@ -60,7 +62,8 @@ fn main() -> ExitCode {
         Verb::Unload(Rest { rest }) => run::netplug("unload", &rest),
         Verb::Demo(Rest { rest }) => run::scene("demo", &rest),
         Verb::Bench(Rest { rest }) => run::scene("bench", &rest),
-        Verb::Test(Rest { rest }) => test::run(&rest),
+        Verb::Test(Rest { rest }) => test::run(false, &rest),
+        Verb::TestNarrowHash(Rest { rest }) => test::run(true, &rest),
         Verb::Lint => lint::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
