@@ -34,6 +34,8 @@ pub trait Address: Copy + Eq + core::fmt::Debug + core::hash::Hash + Pod + Send 
     fn is_for_one_host(&self) -> bool;
     /// Whether it is valid on one link only (RFC 3927, RFC 4291 §2.5.6).
     fn is_link_local(&self) -> bool;
+    /// Whether it is of its host alone: 127.0.0.0/8, ::1.
+    fn is_loopback(&self) -> bool;
     /// The unspecified address.
     fn is_unspecified(&self) -> bool;
     /// Folds the address into one word, for hashing.
@@ -98,6 +100,11 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.octets[0] == 127
+    }
+
+    #[inline(always)]
     fn is_unspecified(&self) -> bool {
         u32::from_ne_bytes(self.octets) == 0
     }
@@ -135,6 +142,12 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn is_link_local(&self) -> bool {
         self.octets[0] == 0xfe && self.octets[1] & 0xc0 == 0x80
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        let [high, low] = self.words();
+        high == 0 && low == 1u64.to_be()
     }
 
     #[inline(always)]

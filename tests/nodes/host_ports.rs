@@ -12,7 +12,7 @@ use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::{Dial, PATIENCE};
+use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -206,6 +206,31 @@ fn a_port_of_one_address_is_not_another_addresses(#[values(Tcp, Udp)] protocol: 
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
+/// What is for a loopback address never comes from elsewhere (RFC 1122 §3.2.1.3), whoever can put it on the wire.
+#[rstest]
+fn a_port_of_the_loopback_address_is_for_the_nodes_own_processes(
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values("127.0.0.1", "")] host_ip: &str,
+) {
+    let node = Node::with(Learn.network());
+    let mut mapping = mapping(HOST_PORT, PORT, protocol);
+    mapping["hostIP"] = json!(host_ip);
+    let _web = node.add_pod_to("web", &with_ports(Learn.network(), &[mapping])).listening(PORT);
+    let client = node.add_pod("client");
+    let to = at(loopback(V4));
+    assert_eq!(Dial::new(node.namespace(), to).ask(protocol, "who?").unwrap().server, "web");
+    for (namespace, from, node) in [
+        (node.outside().namespace(), OUTSIDE.ip(V4), NODE_1.v4),
+        (client.namespace(), client.ip(V4), GATEWAY.v4),
+    ] {
+        namespace.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
+        namespace.run("ip address flush dev lo scope host");
+        namespace.run(&format!("ip route add 127.0.0.1 via {node}"));
+        let dial = Dial::new(namespace, to).from_ip(from).patience(IMPATIENCE);
+        dial.ask(protocol, "who?").unwrap_err();
+    }
+}
+
 #[test]
 fn a_port_that_another_pod_has_is_refused_and_nothing_is_left() {
     let scene = Scene::steered(Learn);
@@ -396,6 +421,6 @@ fn what_has_no_route_is_no_address_of_the_nodes(#[values(V4, V6)] ip: Family) {
         V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
         V6 => Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9).into(),
     };
-    let called = scene.client.dial(at(nowhere)).patience(netplug_tests::traffic::IMPATIENCE).tcp();
+    let called = scene.client.dial(at(nowhere)).patience(IMPATIENCE).tcp();
     called.map(drop).unwrap_err();
 }

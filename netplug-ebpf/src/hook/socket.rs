@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated as helpers;
-use netplug_common::ip::{IpVersion, Ipv4, Ipv6, V4, V6};
+use netplug_common::ip::{Address, IpVersion, Ipv4, Ipv6, V4, V6};
 use netplug_common::maps::config::HOST_PORTS;
 use netplug_common::maps::host_port::{Asked, HostPort, Peer};
 use netplug_common::tuple::Port;
@@ -25,8 +25,6 @@ pub trait Form {
     fn read(call: Call) -> Option<<Self::Version as IpVersion>::Address>;
     /// Writes another.
     fn write(call: Call, address: &<Self::Version as IpVersion>::Address);
-    /// Whether it is of this host alone.
-    fn is_loopback(address: &<Self::Version as IpVersion>::Address) -> bool;
 }
 
 /// IPv4, by a socket of IPv4.
@@ -64,11 +62,6 @@ impl Form for Plain4 {
     fn write(call: Call, address: &Ipv4) {
         set_field!(call, u32::from_ne_bytes(address.octets), user_ip4);
     }
-
-    #[inline(always)]
-    fn is_loopback(address: &Ipv4) -> bool {
-        address.octets[0] == 127
-    }
 }
 
 impl Form for Mapped4 {
@@ -85,11 +78,6 @@ impl Form for Mapped4 {
     #[inline(always)]
     fn write(call: Call, address: &Ipv4) {
         set_field!(call, u32::from_ne_bytes(address.octets), user_ip6[3]);
-    }
-
-    #[inline(always)]
-    fn is_loopback(address: &Ipv4) -> bool {
-        Plain4::is_loopback(address)
     }
 }
 
@@ -115,12 +103,6 @@ impl Form for Plain6 {
         set_field!(call, words[2], user_ip6[2]);
         set_field!(call, words[3], user_ip6[3]);
     }
-
-    #[inline(always)]
-    fn is_loopback(address: &Ipv6) -> bool {
-        let [high, low] = address.words();
-        high == 0 && low == 1u64.to_be()
-    }
 }
 
 /// Has a call of a HostPort go to its pod (`connect`, `sendmsg`).
@@ -142,7 +124,7 @@ pub fn call<F: Form>(call: Call) {
         None => {
             wanted.address = bytemuck::Zeroable::zeroed();
             let Some(target) = maps::host_port(&wanted) else { return };
-            if !F::is_loopback(&address) && !maps::is_local::<F::Version>(&address) {
+            if !address.is_loopback() && !maps::is_local::<F::Version>(&address) {
                 return;
             }
             target

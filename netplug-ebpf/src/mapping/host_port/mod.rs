@@ -14,6 +14,7 @@ pub use call::called;
 pub use halves::hold;
 pub use held::keep_from_callers;
 
+use netplug_common::ip::Address;
 use netplug_common::maps::config::Config;
 use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::Mapping;
@@ -22,9 +23,14 @@ use netplug_common::tuple::Tuple;
 use crate::maps;
 use crate::packet::Header;
 
-/// Puts the pod and port that the port of the node that `tuple` goes to leads to into `half`. Out of line.
+/// Puts the pod and port that the port of the node that `tuple` goes to leads to into `half`. Those of loopback addresses are for
+/// the node's own processes, whose sockets are told: what comes for one from elsewhere is a martian, and the host's to drop. Out of
+/// line.
 #[inline(never)]
 fn find_target<V: Header>(tuple: &Tuple<V>, config: &Config, half: &mut Mapping<V>) -> bool {
+    if tuple.destination.is_loopback() {
+        return false;
+    }
     let mut wanted = HostPort {
         address: tuple.destination,
         port: tuple.destination_port,
