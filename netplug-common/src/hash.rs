@@ -25,6 +25,15 @@ pub fn of<V: IpVersion>(tuple: &Tuple<V>, key: u64) -> u32 {
     if hash == 0 { 1 } else { hash }
 }
 
+/// The hash of who sends `tuple`, to whomever, under `key`.
+#[inline(always)]
+#[must_use]
+pub fn of_source<V: IpVersion>(tuple: &Tuple<V>, key: u64) -> u32 {
+    let port = (tuple.source_port.get() as u64) << 8 | tuple.protocol as u64;
+    let state = mix(key ^ tuple.source.fold());
+    (mix(state ^ port ^ key.rotate_left(17)) >> 32) as u32
+}
+
 #[inline(always)]
 const fn mix(state: u64) -> u64 {
     let state = (state ^ (state >> 31)).wrapping_mul(MULTIPLIER);

@@ -317,3 +317,20 @@ fn a_call_that_was_dropped_for_long_is_answered_as_the_pod(#[values(V4, V6)] ip:
     // A socket that is connected hears only whom it called.
     eventually(SOON, || talk.ask("now?"));
 }
+
+/// Who learns from one peer by which address and port he is seen (STUN, RFC 8489) tells others to send there: the kernel's NAT
+/// leaves a port as it is wherever it may.
+#[rstest]
+fn one_port_of_a_pods_is_one_port_of_the_nodes_towards_everybody(#[values(V4, V6)] ip: Family) {
+    let node = Node::with(Learn.network());
+    let client = node.add_pod("client");
+    for port in PORT..PORT + 4 {
+        node.outside().listen(port);
+    }
+    let seen_at = |port| {
+        let dial = client.dial(SocketAddr::new(OUTSIDE.ip(ip), port)).from_port(40_000);
+        dial.ask(Udp, "who am I?").unwrap().client
+    };
+    let seen: Vec<_> = (PORT..PORT + 4).map(seen_at).collect();
+    assert!(seen.iter().all(|client| *client == seen[0]), "{seen:?}");
+}

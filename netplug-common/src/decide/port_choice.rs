@@ -1,5 +1,6 @@
-//! Which port masquerade takes. Candidates come in a fixed order derived from the tuple, so that a mapping
-//! whose both halves were lost is most likely given its own port again.
+//! Which port masquerade takes. Candidates come in a fixed order derived from the pod's address and port, so that a mapping
+//! whose both halves were lost is most likely given its own port again, and that whom a socket speaks with sees it as everybody
+//! else does, as by the kernel's NAT (RFC 4787, REQ-1): peers that tell one another of it count on that (STUN).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -97,7 +98,7 @@ impl PortRanges {
             || self.ranges[3].contains(port)
     }
 
-    /// Candidate number `index` for a flow whose own source port is `source_port` and whose tuple hashes to
+    /// Candidate number `index` for a flow whose own source port is `source_port` and whose sender hashes to
     /// `hash`; `None` where there are no ports at all. Candidate 0 is the flow's own port, if it may be taken.
     #[inline(always)]
     #[must_use]

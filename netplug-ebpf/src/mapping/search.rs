@@ -1,8 +1,9 @@
 //! Find the port that a flow leaves by.
 //!
-//! Candidates come in an order that the tuple fixes. First those are looked at that the flow may hold already
-//! (one half was lost), then the first free one is claimed. Free is a candidate that no live mapping holds, that
-//! no cached flow answers to (hits do not keep a mapping young), and that no socket of the host's uses.
+//! Candidates come in an order that the sender fixes: a socket is seen by one port from everywhere, where that is free. First
+//! those are looked at that the flow may hold already (one half was lost), then the first free one is claimed. Free is a candidate
+//! that no live mapping holds, that no cached flow answers to (hits do not keep a mapping young), and that no socket of the host's
+//! uses.
 
 use core::ffi::c_void;
 use core::ptr::from_mut;
@@ -118,7 +119,7 @@ pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, s
     let Some(config) = maps::config() else { return NONE_LEFT };
     let clock = Clock::outward(config);
     let tuple = &packet.tuple;
-    let hash = hash::of(tuple, config.hash_key);
+    let hash = hash::of_source(tuple, config.hash_key);
     // Masquerade could take it once, if it cannot now.
     let mut port = tuple.source_port;
     if step != ADOPT {
