@@ -1,6 +1,7 @@
 //! Masquerade out and back, whole packets.
 
 use netplug_common::counter::Counter;
+use netplug_common::decide::mapping_life::{Lifetimes, Stage, may_give_way};
 use netplug_common::decide::port_choice::{PortRange, PortRanges};
 use netplug_common::ip;
 use netplug_common::maps::config::{
@@ -444,4 +445,38 @@ fn link_local_addresses_are_masqueraded_to_where_that_is_wanted(
     let (said, wanted) = (refuses(CLIENT, CLIENT, 40000), refuses(seen, seen, port));
     becomes(&mut datapath, "to_uplink", &said, &wanted);
     assert_eq!(datapath.counted(Counter::Masqueraded), if is_wanted { 2 } else { 0 });
+}
+
+/// As conntrack has it (`nf_conntrack_tcp_packet`): what is found in the middle is a connection once both sides were heard. Else
+/// packets that nobody answers would fill the maps for days.
+#[rstest]
+fn what_one_side_alone_says_is_no_connection_yet(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_one_port();
+        let may_give_way = |datapath: &mut Datapath| {
+            [V::NAT_OUT, V::NAT_IN].map(|map| {
+                let [(_, half)] = datapath.halves::<V>(map)[..] else { panic!("{map}") };
+                may_give_way(&Lifetimes::DEFAULT, 6, Stage::of(half.stage), 0)
+            })
+        };
+        let leaves = (out(family, CLIENT, 40000, 6), out(family, NODE_1, 2000, 6));
+        becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+        becomes(&mut datapath, "to_uplink", &leaves.0, &leaves.1);
+        assert_eq!(may_give_way(&mut datapath), [true; 2]);
+        let answer = (back(family, NODE_1, 2000, 6), back(family, CLIENT, 40000, 6));
+        becomes(&mut datapath, "from_uplink", &answer.0, &answer.1);
+        assert_eq!(may_give_way(&mut datapath), [false; 2]);
+        // A half that is lost and written again is as the other.
+        for (map, program, (packet, wanted)) in
+            [(V::NAT_IN, "to_uplink", &leaves), (V::NAT_OUT, "from_uplink", &answer)]
+        {
+            datapath.lose::<V>(map, |_| true);
+            becomes(&mut datapath, program, packet, wanted);
+            assert_eq!(may_give_way(&mut datapath), [false; 2], "{map}");
+        }
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
 }

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::decide::opening::{Moment, RST, moment};
+use crate::decide::opening::{Moment, RST, accepts, moment};
 use crate::tuple::{SCTP, TCP, UDP};
 
 /// Seconds without a packet after which the port may go to another flow. The defaults are conntrack's
@@ -48,7 +48,7 @@ impl Lifetimes {
     pub const fn seconds(&self, protocol: u8, stage: Stage) -> u32 {
         match (protocol, stage) {
             (TCP, Stage::Established) => self.tcp_established,
-            (TCP, Stage::Opening) => self.tcp_opening,
+            (TCP, Stage::Opening | Stage::Accepted) => self.tcp_opening,
             (TCP, _) => self.tcp_closing,
             (UDP, Stage::Established) => self.udp_stream,
             // Its end is not put off: it is to see whether it goes on.
@@ -65,7 +65,7 @@ impl Lifetimes {
 #[repr(u8)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// TCP: only openings were seen. Others: nobody has answered.
+    /// TCP: only openings were seen, none of them accepted. Others: nobody has answered.
     Opening = 0,
     /// Data may flow.
     Established = 1,
@@ -77,12 +77,14 @@ pub enum Stage {
     Closed = 4,
     /// One sent a RST. It may not have been heeded (RFC 5961 §3): where both sides go on, so does the connection.
     Reset = 5,
-    /// After a RST the caller went on.
+    /// After a RST the caller went on, or nobody else was heard at all.
     CallerGoesOn = 6,
-    /// After a RST the other side went on.
+    /// After a RST the other side went on, or nobody else was heard at all.
     CalledGoesOn = 7,
     /// UDP: somebody has answered. Whether it is more than a question and its answer is to be seen.
     Answered = 8,
+    /// TCP: the other side has accepted.
+    Accepted = 9,
 }
 
 impl Stage {
@@ -99,6 +101,7 @@ impl Stage {
             6 => Self::CallerGoesOn,
             7 => Self::CalledGoesOn,
             8 => Self::Answered,
+            9 => Self::Accepted,
             _ => Self::Closed,
         }
     }
@@ -108,6 +111,13 @@ impl Stage {
     #[must_use]
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Closed | Self::Reset)
+    }
+
+    /// Whether a flow carries no data yet, or any more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_idle(self) -> bool {
+        matches!(self, Self::Opening | Self::Accepted) || self.has_ended()
     }
 }
 
@@ -137,6 +147,12 @@ pub const fn next(
         };
     }
     match (moment(flags), before) {
+        // Its acceptance, repeated, or a claim of somebody who knows no better: conntrack heeds neither.
+        (
+            Moment::Opening,
+            Some(stage @ (Stage::Established | Stage::CallerClosed | Stage::CalledClosed)),
+        ) if is_answer => stage,
+        (Moment::Opening, _) if is_answer && accepts(flags) => Stage::Accepted,
         (Moment::Opening, _) => Stage::Opening,
         (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
         (Moment::Closing, Some(Stage::Closed)) => Stage::Closed,
@@ -150,8 +166,11 @@ pub const fn next(
         ) => stage,
         (Moment::Underway, Some(Stage::CallerGoesOn)) if !is_answer => Stage::CallerGoesOn,
         (Moment::Underway, Some(Stage::CalledGoesOn)) if is_answer => Stage::CalledGoesOn,
-        (Moment::Underway, Some(Stage::Reset)) if is_answer => Stage::CalledGoesOn,
-        (Moment::Underway, Some(Stage::Reset)) => Stage::CallerGoesOn,
+        // One side alone is no connection yet: conntrack's "mid-connection pickup" (`nf_conntrack_tcp_packet`,
+        // net/netfilter/nf_conntrack_proto_tcp.c, Linux 6.12).
+        (Moment::Underway, None | Some(Stage::Reset)) if is_answer => Stage::CalledGoesOn,
+        (Moment::Underway, None | Some(Stage::Reset)) => Stage::CallerGoesOn,
+        (Moment::Underway, Some(Stage::Opening)) if !is_answer => Stage::CallerGoesOn,
         (Moment::Underway, _) => Stage::Established,
     }
 }
@@ -164,7 +183,7 @@ pub const fn may_give_way(lifetimes: &Lifetimes, protocol: u8, stage: Stage, lef
     match stage {
         Stage::Established | Stage::CallerClosed | Stage::CalledClosed => false,
         Stage::Closed | Stage::Reset => true,
-        Stage::Opening | Stage::CallerGoesOn | Stage::CalledGoesOn => {
+        Stage::Opening | Stage::Accepted | Stage::CallerGoesOn | Stage::CalledGoesOn => {
             left + 1 < lifetimes.seconds(protocol, stage)
         }
         // The cache asks after three seconds, and four where only answers come.
@@ -201,7 +220,7 @@ mod tests {
     fn a_connection_opens_closes_side_by_side_and_opens_again() {
         goes(&[
             (SYN, CALL, Stage::Opening),
-            (SYN | ACK, ANSWER, Stage::Opening),
+            (SYN | ACK, ANSWER, Stage::Accepted),
             (ACK, CALL, Stage::Established),
             (FIN | ACK, CALL, Stage::CallerClosed),
             (FIN | ACK, CALL, Stage::CallerClosed),
@@ -216,7 +235,8 @@ mod tests {
     #[test]
     fn the_other_side_may_close_first() {
         goes(&[
-            (ACK, CALL, Stage::Established),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
             (FIN | ACK, ANSWER, Stage::CalledClosed),
             (ACK, CALL, Stage::CalledClosed),
             (FIN | ACK, CALL, Stage::Closed),
@@ -226,7 +246,8 @@ mod tests {
     #[test]
     fn a_reset_ends_a_connection_unless_both_sides_go_on() {
         goes(&[
-            (ACK, CALL, Stage::Established),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
             (RST, ANSWER, Stage::Reset),
             // What was under way when the caller was told.
             (ACK, CALL, Stage::CallerGoesOn),
@@ -242,16 +263,37 @@ mod tests {
 
     #[test]
     fn each_stage_has_its_number() {
-        for number in 0..=8 {
+        for number in 0..=9 {
             assert_eq!(Stage::of(number) as u8, number);
         }
-        assert_eq!(Stage::of(9), Stage::Closed);
+        assert_eq!(Stage::of(10), Stage::Closed);
         assert!(Stage::Reset.has_ended() && !Stage::CallerGoesOn.has_ended());
     }
 
     #[test]
-    fn a_connection_found_in_the_middle_is_established() {
-        assert_eq!(next(None, TCP, ACK, false, false), Stage::Established);
+    fn a_connection_found_in_the_middle_is_one_once_both_sides_were_heard() {
+        goes(&[(ACK, ANSWER, Stage::CalledGoesOn), (ACK, CALL, Stage::Established)]);
+        // Nobody has accepted.
+        goes(&[
+            (SYN, CALL, Stage::Opening),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
+        ]);
+        goes(&[(SYN, CALL, Stage::Opening), (ACK, ANSWER, Stage::Established)]);
+    }
+
+    #[test]
+    fn who_was_called_opens_no_connection_anew() {
+        goes(&[
+            (SYN, CALL, Stage::Opening),
+            (SYN | ACK, ANSWER, Stage::Accepted),
+            (SYN | ACK, ANSWER, Stage::Accepted),
+            (ACK, CALL, Stage::Established),
+            (SYN | ACK, ANSWER, Stage::Established),
+            (SYN, ANSWER, Stage::Established),
+            (SYN, CALL, Stage::Opening),
+        ]);
     }
 
     #[test]

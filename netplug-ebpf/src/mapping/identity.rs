@@ -69,9 +69,7 @@ fn keep_identity<V: Apart>(
         let stage = Stage::of(held.stage);
         // An acceptance is no call: it may have been translated by an uplink below this one.
         let may_be_call = packet.tcp_flags == 0 || is_first(packet.tcp_flags);
-        let is_idle = may_be_call
-            && held.kind == TRANSLATED
-            && (stage == Stage::Opening || stage.has_ended());
+        let is_idle = may_be_call && held.kind == TRANSLATED && stage.is_idle();
         if !has_ended && !is_idle {
             return false;
         }

@@ -3,10 +3,10 @@
 use aya_ebpf::bindings::BPF_ANY;
 use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
-use netplug_common::maps::nat::{HOST, HOST_PORT, IDENTITY, MOVED, TRANSLATED};
+use netplug_common::maps::nat::{HOST, HOST_PORT, IDENTITY, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
-use super::{Clock, half, touch};
+use super::{Clock, lost_half, touch};
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 use crate::{maps, report};
@@ -50,25 +50,31 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
     }
     touch(known, packet, clock);
     if mapping.kind == IDENTITY {
-        write_out(&packet.tuple.reversed(), packet, clock, IDENTITY);
+        write_out(&packet.tuple.reversed(), packet, clock, &mapping);
         return Found::Identity;
     }
     to.destination = mapping.address;
     to.destination_port = mapping.port;
-    if write_out(&to.reversed(), packet, clock, mapping.kind) {
+    if write_out(&to.reversed(), packet, clock, &mapping) {
         report::count(skb, Counter::Healed);
     }
     if mapping.kind == MOVED { Found::Moved } else { Found::Translation }
 }
 
 /// Puts off the end of the half in NAT_OUT of what the pod sends as `sent`, where `packet` is an answer to it that has not
-/// been translated back; writes it where it is missing, and then returns `true`. What NAT_IN says of the flow counts.
+/// been translated back; writes it where it is missing, and then returns `true`. What `other`, NAT_IN's half, says of the flow
+/// counts.
 #[inline(always)]
-fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind: u8) -> bool {
+fn write_out<V: Header>(
+    sent: &Tuple<V>,
+    packet: &Packet<V>,
+    clock: &Clock,
+    other: &Mapping<V>,
+) -> bool {
     if let Some(known) = V::nat_out().get_ptr_mut(sent) {
         // SAFETY: the verifier knows the pointer to be a value's.
         let held = unsafe { &*known };
-        if held.kind == kind {
+        if held.kind == other.kind {
             touch(known, packet, clock);
             return false;
         }
@@ -78,7 +84,7 @@ fn write_out<V: Header>(sent: &Tuple<V>, packet: &Packet<V>, clock: &Clock, kind
         }
     }
     let Tuple { destination, destination_port, .. } = packet.tuple;
-    let out = half(packet, clock, kind, destination, destination_port);
+    let out = lost_half(other, packet, clock, destination, destination_port);
     // Full: the next packet tries again.
     V::nat_out().insert(sent, &out, u64::from(BPF_ANY)).is_ok()
 }

@@ -230,6 +230,21 @@ fn half<V: Header>(
     Mapping { address, expires_at, port, kind, stage }
 }
 
+/// A half that was lost, for `packet`'s flow, which stands where `other`, its other half, says.
+#[inline(always)]
+fn lost_half<V: Header>(
+    other: &Mapping<V>,
+    packet: &Packet<V>,
+    clock: &Clock,
+    address: V::Address,
+    port: Port,
+) -> Mapping<V> {
+    let has_ended = has_expired(other.expires_at, clock.low());
+    let before = if has_ended { NEW } else { u32::from(other.stage) };
+    let (stage, expires_at) = clock.stage_and_end((before, other.expires_at), other.kind, packet);
+    Mapping { address, expires_at, port, kind: other.kind, stage }
+}
+
 /// The tuple under which answers to a mapped packet arrive.
 #[inline(always)]
 fn answers_to<V: Header>(tuple: &Tuple<V>, mapping: &Mapping<V>) -> Tuple<V> {

@@ -5,10 +5,12 @@ use netplug_common::counter::Counter;
 use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::decide::opening::accepts;
 use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
-use netplug_common::tuple::Port;
+use netplug_common::tuple::{Port, Tuple};
 
 use super::identity::{is_answer, write_identity_in, write_identity_out};
-use super::{Clock, answers_to, half, is_half_of, is_sweep_due, is_translated, keep, touch};
+use super::{
+    Clock, answers_to, half, is_half_of, is_sweep_due, is_translated, keep, lost_half, touch,
+};
 use crate::apart::Apart;
 use crate::packet::{Header, Packet};
 use crate::report;
@@ -97,8 +99,8 @@ fn holds<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, mapping: &Mappi
             false
         }
         None => {
-            let other =
-                half(packet, clock, TRANSLATED, packet.tuple.source, packet.tuple.source_port);
+            let Tuple { source, source_port, .. } = packet.tuple;
+            let other = lost_half(mapping, packet, clock, source, source_port);
             V::nat_in().insert(&answers, &other, u64::from(BPF_NOEXIST)).is_ok()
         }
     }

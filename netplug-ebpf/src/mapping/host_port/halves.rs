@@ -96,7 +96,7 @@ fn hold_in<V: Apart>(
             let stage = Stage::of(held.stage);
             // One that carries no data yet, or any more, may be of an answer of the pod's that was sent when nothing was known of
             // the call.
-            let is_idle = held.kind == IDENTITY && (stage == Stage::Opening || stage.has_ended());
+            let is_idle = held.kind == IDENTITY && stage.is_idle();
             if held.kind != 0 && !is_idle && !has_expired(held.expires_at, clock.low()) {
                 return IN_USE;
             }
