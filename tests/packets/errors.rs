@@ -3,7 +3,9 @@
 use netplug_common::counter::Counter;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{Actor, CLIENT, NODE_1, OUTSIDE, WEB};
-use netplug_tests::packet::{Packet, eth, ip, port_unreachable, quoting, too_big};
+use netplug_tests::packet::{
+    Packet, echo, eth, ip, payload, port_unreachable, quoting, sctp, tcp, too_big, udp,
+};
 use rstest::rstest;
 
 use crate::datapath::{Datapath, HERE, NEXT, SHOT};
@@ -98,6 +100,43 @@ fn a_quoted_datagram_without_a_checksum_stays_without(#[values(true, false)] is_
         "from_uplink",
         &comes(V4, NODE_1, &about(NODE_1, 2000), octets),
         &comes(V4, CLIENT, &about(CLIENT, 40000), octets),
+    );
+}
+
+/// IPv4's options, and IPv6's headers of options, are quoted as well.
+#[rstest]
+fn what_is_quoted_may_have_options(
+    #[values(V4, V6)] family: Family,
+    #[values(6, 17, 1)] protocol: u8,
+) {
+    let about = |from: Actor, port| {
+        let start = eth(NODE_1, OUTSIDE) / ip(family, from, OUTSIDE).options(3);
+        match protocol {
+            6 => start / tcp(port, 80).ack() / payload(b"question"),
+            17 => start / udp(port, 80) / payload(b"question"),
+            _ => start / echo(port, 1) / payload(b"question"),
+        }
+    };
+    becomes(
+        &mut after(family, protocol),
+        "from_uplink",
+        &comes(family, NODE_1, &about(NODE_1, 2000), WHOLE),
+        &comes(family, CLIENT, &about(CLIENT, 40000), WHOLE),
+    );
+}
+
+/// Its checksum is not among what is quoted at least, and is left alone where it is.
+#[rstest]
+fn an_error_about_an_association_finds_its_pod(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let sent = |from: Actor, port| eth(NODE_1, OUTSIDE) / ip(family, from, OUTSIDE) / sctp(port, 9);
+    becomes(&mut datapath, "to_uplink", &sent(CLIENT, 5000), &sent(NODE_1, 2000));
+    let octets = octets(family, false);
+    becomes(
+        &mut datapath,
+        "from_uplink",
+        &comes(family, NODE_1, &sent(NODE_1, 2000), octets),
+        &comes(family, CLIENT, &sent(CLIENT, 5000), octets),
     );
 }
 
