@@ -116,20 +116,26 @@ fn each_half_writes_the_other_again() {
 }
 
 /// Its first choice was taken when it began, and is free now: it must stay where it is.
-#[test]
-fn a_flow_that_lost_a_half_keeps_its_port() {
-    fn run<V: datapath::Family>(family: Family) {
+#[rstest]
+fn a_flow_that_lost_a_half_keeps_its_port(
+    #[values(V4, V6)] family: Family,
+    #[values(6, 17, 1)] protocol: u8,
+) {
+    fn run<V: datapath::Family>(family: Family, protocol: u8) {
         let mut datapath = with_ports(2);
-        let first = (out(family, WEB, 2000, 6), out(family, NODE_1, 2000, 6));
-        let second = (out(family, CLIENT, 2000, 6), out(family, NODE_1, 2001, 6));
+        let [first, second] = [(WEB, 2000), (CLIENT, 2001)].map(|(pod, port)| {
+            (out(family, pod, 2000, protocol), out(family, NODE_1, port, protocol))
+        });
         becomes(&mut datapath, "to_uplink", &first.0, &first.1);
         becomes(&mut datapath, "to_uplink", &second.0, &second.1);
         datapath.lose::<V>(V::NAT_OUT, |_| true);
         datapath.lose::<V>(V::NAT_IN, |answers| answers.destination_port.get() == 2000);
         becomes(&mut datapath, "to_uplink", &second.0, &second.1);
     }
-    run::<ip::V4>(V4);
-    run::<ip::V6>(V6);
+    match family {
+        V4 => run::<ip::V4>(family, protocol),
+        V6 => run::<ip::V6>(family, protocol),
+    }
 }
 
 /// Hits do not touch a mapping: as long as its flow is cached, nobody else gets its port.
