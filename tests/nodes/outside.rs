@@ -121,6 +121,37 @@ fn the_node_itself_is_not_masqueraded_into(
     }
 }
 
+/// Privileged ones, NodePorts, and those that the host's own sockets are given.
+#[rstest]
+fn a_port_that_may_be_the_hosts_is_not_a_pods(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(700, 31_000, 40_000)] port: u16,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut pod = scene.client.dial(to).from_port(port).open(protocol).unwrap();
+    let seen = pod.ask_times(3).unwrap().client.port();
+    // `ip_local_port_range` begins where NodePorts end.
+    assert!(seen >= 1_024 && !(30_000..=60_999).contains(&seen), "{seen}");
+}
+
+/// Whoever calls it is to reach it: this peer, too, by the very port that the pod calls.
+#[rstest]
+fn a_port_that_the_node_listens_on_is_not_a_pods(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let servers = netplug_tests::traffic::Servers::default();
+    servers.start(scene.node.namespace(), "node", SocketAddr::new(NODE_1.ip(ip), 20_004));
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut pod = scene.client.dial(to).from_port(20_004).open(protocol).unwrap();
+    assert_ne!(pod.ask_times(3).unwrap().client.port(), 20_004);
+}
+
 /// A pod speaks by the port already when a process of the node gets it, and calls the same host: neither loses its connection.
 #[rstest]
 fn a_port_that_the_node_gets_later_leaves_both_their_connections(
