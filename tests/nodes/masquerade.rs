@@ -13,6 +13,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::scene::PORT;
+use crate::scene::Steering::{self, Always, Learn};
 
 const REQUESTS: usize = 30;
 /// The outside host's networks, as `netplug masquerade set` takes them.
@@ -267,6 +268,28 @@ fn a_packet_leaves_as_the_uplink_that_it_leaves_by(#[values(V4, V6)] ip: Family)
         }
     }
     assert_eq!(Counters::of(&node).drops(), 0);
+}
+
+/// Its route may become another while it lives.
+#[rstest]
+fn a_flow_leaves_as_the_uplink_that_it_leaves_by_now(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let network = asking(json!({"nonMasqueradeCIDRs": []}))
+        .with("uplinks", json!(["eth0", "eth1"]))
+        .with("steering", steering.name());
+    let node = Node::with(network);
+    node.outside().listen(PORT);
+    let own = second_uplink(&node, ip);
+    let client = node.add_pod("client");
+    let mut talk = client.dial(outside(ip)).udp().unwrap();
+    let route = format!("{} via {}", OUTSIDE.ip(ip), second_router(ip));
+    for (change, seen) in [("add", own), ("del", NODE_1.ip(ip)), ("add", own)] {
+        node.namespace().run(&format!("ip route {change} {route}"));
+        node.netplug("flush");
+        assert_eq!(talk.ask_times(REQUESTS).unwrap().client_ip(), seen, "{change}");
+    }
 }
 
 /// A second cable to the outside host, `eth1`; the node's address there.
