@@ -1,5 +1,6 @@
 //! `netplug watch`: a node that changes between ADDs.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 use netplug_tests::cast::Family::{self, V4, V6};
@@ -98,6 +99,23 @@ fn flows_leave_by_the_address_that_the_uplink_has_now(
     let seen = mappings.iter().map(|mapping| mapping["seen_as"].as_str().unwrap());
     let seen: Vec<_> = seen.map(|seen| seen.parse::<SocketAddr>().unwrap().ip()).collect();
     assert!(seen.len() == 3 && seen.iter().all(|seen| *seen == next(ip)), "{nat}");
+}
+
+/// Whom it was with knows nothing of it by another address, and says so: nobody waits in vain.
+#[rstest]
+fn a_connection_ends_when_its_address_is_another(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    node.outside().listen(PORT);
+    let client = node.add_pod("client");
+    let _watcher = node.watch("");
+    let mut old = client.dial(outside(ip)).open(Tcp).unwrap();
+    assert_eq!(old.ask_times(REQUESTS).unwrap().client_ip(), NODE_1.ip(ip));
+    change(&node, "del", NODE_1.ip(ip));
+    change(&node, "add", next(ip));
+    becomes(SOON, vec![next(ip)], || leaves_as(&node, "eth0", ip));
+    assert_eq!(old.ask("still?").unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let mut new = client.dial(outside(ip)).open(Tcp).unwrap();
+    assert_eq!(new.ask_times(REQUESTS).unwrap().client_ip(), next(ip));
 }
 
 /// Nor is one that the kernel lists first, as it does with IPv6.
