@@ -8,14 +8,14 @@ use netplug_tests::cast::{NODE_1, OUTSIDE, pod_cidr};
 use netplug_tests::eventually::{SOON, becomes, eventually};
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
-use netplug_tests::traffic::IMPATIENCE;
 use netplug_tests::traffic::Protocol::{Tcp, Udp};
+use netplug_tests::traffic::{Dial, IMPATIENCE};
 use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::masquerade::{second_router, second_uplink, texts};
-use crate::scene::PORT;
+use crate::scene::{PORT, with_host_ports};
 
 const REQUESTS: usize = 30;
 
@@ -116,6 +116,22 @@ fn a_connection_ends_when_its_address_is_another(#[values(V4, V6)] ip: Family) {
     assert_eq!(old.ask("still?").unwrap_err().kind(), ErrorKind::ConnectionReset);
     let mut new = client.dial(outside(ip)).open(Tcp).unwrap();
     assert_eq!(new.ask_times(REQUESTS).unwrap().client_ip(), next(ip));
+}
+
+/// The node's own processes are told of its addresses beforehand.
+#[rstest]
+fn a_host_port_is_called_by_an_address_that_came_later(#[values(V4, V6)] ip: Family) {
+    let node = Node::new();
+    let network = with_host_ports(node.network().clone(), &[(9_000, PORT)]);
+    let _web = node.add_pod_to("web", &network).listening(PORT);
+    let _watcher = node.watch("");
+    change(&node, "add", next(ip));
+    let to = SocketAddr::new(next(ip), 9_000);
+    for protocol in [Tcp, Udp] {
+        let own = || Dial::new(node.namespace(), to).patience(IMPATIENCE).ask(protocol, "who?");
+        assert_eq!(eventually(SOON, own).server, "web");
+        assert_eq!(node.outside().dial(to).ask(protocol, "who?").unwrap().server, "web");
+    }
 }
 
 /// Nor is one that the kernel lists first, as it does with IPv6.
