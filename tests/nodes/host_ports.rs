@@ -255,6 +255,20 @@ fn a_port_that_another_pod_has_is_refused_and_nothing_is_left() {
     scene.node.try_add_pod("sctp", &network).unwrap();
 }
 
+/// Of several ports all are opened, or none.
+#[test]
+fn a_port_beside_one_that_another_pod_has_is_not_opened() {
+    let scene = Scene::steered(Learn);
+    let mappings = [mapping(HOST_PORT + 1, PORT, Tcp), mapping(HOST_PORT, PORT, Tcp)];
+    let network = with_ports(Learn.network(), &mappings);
+    scene.node.try_add_pod("late", &network).unwrap_err();
+    assert!(!scene.node.netplug("endpoints").contains("9001"));
+    let free = SocketAddr::new(NODE_1.ip(V4), HOST_PORT + 1);
+    let refused = scene.node.outside().dial(free).tcp().map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    is_answered(scene.node.outside().dial(at(NODE_1.ip(V4))), Tcp, OUTSIDE.ip(V4));
+}
+
 #[rstest]
 fn with_its_pod_the_port_is_gone(#[values(V4, V6)] ip: Family) {
     let scene = Scene::steered(Learn);
