@@ -12,12 +12,13 @@ use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE};
+use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE, Servers};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::scene::PORT;
 use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::without_gateway::warnings_of_an_add;
 
 const HOST_PORT: u16 = 9_000;
 const REQUESTS: usize = 50;
@@ -267,6 +268,48 @@ fn a_port_beside_one_that_another_pod_has_is_not_opened() {
     let refused = scene.node.outside().dial(free).tcp().map(drop).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     is_answered(scene.node.outside().dial(at(NODE_1.ip(V4))), Tcp, OUTSIDE.ip(V4));
+}
+
+/// Its process is not called any more.
+#[rstest]
+fn an_add_warns_of_a_port_that_a_process_of_the_node_listens_on(
+    #[values(V4, V6)] ip: Family,
+    #[values(true, false)] is_any: bool,
+) {
+    let node = Node::with(both(Learn.network()));
+    let any: IpAddr = match ip {
+        V4 => Ipv4Addr::UNSPECIFIED.into(),
+        V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let servers = Servers::default();
+    let own = if is_any && ip == V4 { any } else { NODE_1.ip(ip) };
+    servers.start(node.namespace(), "node", at(own));
+    let said = warnings_of_an_add(&node, "web", "listens on");
+    assert_eq!(said.len(), 2, "{said:?}");
+    for protocol in Protocol::BOTH {
+        let named = format!("listens on {protocol} {}", at(any));
+        assert!(said.iter().any(|line| line.contains(&named)), "{said:?}");
+    }
+}
+
+#[test]
+fn an_add_warns_of_no_port_that_nobody_listens_on() {
+    let node = Node::with(both(Learn.network()));
+    let servers = Servers::default();
+    servers.start(node.namespace(), "node", SocketAddr::new(NODE_1.ip(V4), HOST_PORT + 1));
+    assert_eq!(warnings_of_an_add(&node, "web", "listens on"), Vec::<String>::new());
+}
+
+/// Nothing of it is the firewall's, and no packet with a loopback address is let out.
+#[test]
+fn it_needs_no_rule_and_no_route_localnet() {
+    let scene = Scene::steered(Learn);
+    let node = scene.node.namespace();
+    assert_eq!(node.run("nft list ruleset"), "");
+    for device in ["all", "default", "lo", "eth0", "cbr0"] {
+        let path = format!("net/ipv4/conf/{device}/route_localnet");
+        assert_eq!(node.sysctl(&path).as_deref(), Some("0"), "{device}");
+    }
 }
 
 #[rstest]
