@@ -10,14 +10,15 @@ use netplug_tests::cast::{GATEWAY, INTRANET, NODE_1, OUTSIDE};
 use netplug_tests::counters::Counters;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
+use netplug_tests::packet::{self, assert_same, eth, sctp};
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::{Dial, IMPATIENCE, PATIENCE, Servers};
+use netplug_tests::traffic::{Capture, Dial, IMPATIENCE, PATIENCE, Servers, send_frame};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::scene::PORT;
 use crate::scene::Steering::{self, Always, Direct, Learn};
+use crate::scene::{PORT, actor};
 use crate::without_gateway::warnings_of_an_add;
 
 const HOST_PORT: u16 = 9_000;
@@ -309,6 +310,58 @@ fn it_needs_no_rule_and_no_route_localnet() {
     for device in ["all", "default", "lo", "eth0", "cbr0"] {
         let path = format!("net/ipv4/conf/{device}/route_localnet");
         assert_eq!(node.sysctl(&path).as_deref(), Some("0"), "{device}");
+    }
+}
+
+/// The next SCTP packet from an address that an interface gets, without its Ethernet header.
+fn hears_sctp(capture: &Capture, from: IpAddr) -> Vec<u8> {
+    loop {
+        let mut frame = capture.next().unwrap().frame;
+        let is_heard = match from {
+            IpAddr::V4(from) => {
+                frame[12..14] == [8, 0] && frame[23] == 132 && frame[26..30] == from.octets()
+            }
+            IpAddr::V6(from) => {
+                frame[12..14] == [0x86, 0xdd] && frame[20] == 132 && frame[22..38] == from.octets()
+            }
+        };
+        if is_heard {
+            return frame.split_off(14);
+        }
+    }
+}
+
+/// By frames of a sender's own making: not every kernel speaks it.
+#[rstest]
+fn an_sctp_association_reaches_the_pod_and_is_answered(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let node = Node::with(steering.network());
+    let mapping = json!({"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "sctp"});
+    let web = node.add_pod_to("web", &with_ports(steering.network(), &[mapping]));
+    let (outside, pod) = (node.outside().namespace(), actor(&web));
+    let (there, here) =
+        (Capture::on(web.namespace(), "eth0").unwrap(), Capture::on(outside, "eth0").unwrap());
+    // INIT and its acknowledgement, COOKIE ECHO and its, and data.
+    for (asks, answers) in [(1, 2), (10, 11), (0, 3), (0, 3)] {
+        let call = |to, port, hops| {
+            eth(OUTSIDE, NODE_1)
+                / packet::ip(ip, OUTSIDE, to).ttl(hops)
+                / sctp(5_000, port).chunk(asks)
+        };
+        send_frame(outside, "eth0", &call(NODE_1, HOST_PORT, 64).bytes()).unwrap();
+        let heard = hears_sctp(&there, OUTSIDE.ip(ip));
+        assert_same(&call(pod, PORT, 63).bytes()[14..], &heard);
+        let answer = |from, port, hops| {
+            let gateway = netplug_tests::cast::Actor { mac: [2, 0, 0, 0, 0, 1], ..OUTSIDE };
+            eth(pod, gateway)
+                / packet::ip(ip, from, OUTSIDE).ttl(hops)
+                / sctp(port, 5_000).chunk(answers)
+        };
+        send_frame(web.namespace(), "eth0", &answer(pod, PORT, 64).bytes()).unwrap();
+        let heard = hears_sctp(&here, NODE_1.ip(ip));
+        assert_same(&answer(NODE_1, HOST_PORT, 63).bytes()[14..], &heard);
     }
 }
 
