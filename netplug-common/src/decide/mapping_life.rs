@@ -334,6 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn each_setting_is_its_states() {
+        let set = Lifetimes {
+            tcp_opening: 1,
+            tcp_established: 2,
+            tcp_closing: 3,
+            udp: 4,
+            udp_stream: 5,
+            icmp: 6,
+            sctp_established: 7,
+            _pad: 0,
+        };
+        let of = |protocol, stages: &[Stage]| {
+            stages.iter().map(|stage| set.seconds(protocol, *stage)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(TCP, &[Stage::Opening, Stage::Established]), [1, 2]);
+        let ends = [Stage::CallerClosed, Stage::CalledClosed, Stage::Closed, Stage::Reset];
+        assert_eq!(of(TCP, &ends), [3; 4]);
+        assert_eq!(of(TCP, &[Stage::CallerGoesOn, Stage::CalledGoesOn]), [3; 2]);
+        assert_eq!(of(UDP, &[Stage::Opening, Stage::Answered, Stage::Established]), [4, 4, 5]);
+        assert_eq!(of(1, &[Stage::Opening, Stage::Established]), [6; 2]);
+        assert_eq!(of(SCTP, &[Stage::Opening, Stage::Established, Stage::Closed]), [10, 7, 10]);
+    }
+
+    #[test]
     fn what_carries_data_never_gives_way_and_the_rest_not_at_once() {
         let may = |stage, left| may_give_way(&Lifetimes::DEFAULT, TCP, stage, left);
         for stage in [Stage::Established, Stage::CallerClosed, Stage::CalledClosed] {

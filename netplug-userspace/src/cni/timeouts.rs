@@ -69,9 +69,13 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        for key in KEYS {
+        let numbers = |lifetimes: Lifetimes| bytemuck::cast::<_, [u32; 8]>(lifetimes);
+        for (index, key) in KEYS.iter().enumerate() {
             let timeouts: Timeouts = serde_json::from_value(json!({*key: 7})).unwrap();
-            assert_ne!(timeouts.lifetimes(), Lifetimes::DEFAULT, "{key}");
+            // Keys stand as the fields do.
+            let mut wanted = numbers(Lifetimes::DEFAULT);
+            wanted[index] = 7;
+            assert_eq!(numbers(timeouts.lifetimes()), wanted, "{key}");
             for wrong in [json!(0), json!(3_000_000), json!("10s")] {
                 assert!(serde_json::from_value::<Timeouts>(json!({*key: wrong})).is_err());
             }
