@@ -28,6 +28,7 @@ mod others_filters;
 mod outside;
 mod ports;
 mod pressure;
+mod privileged_ports;
 mod promote;
 mod reuse;
 mod services;

@@ -121,12 +121,12 @@ fn the_node_itself_is_not_masqueraded_into(
     }
 }
 
-/// Privileged ones, NodePorts, and those that the host's own sockets are given.
+/// NodePorts, and those that the host's own sockets are given.
 #[rstest]
 fn a_port_that_may_be_the_hosts_is_not_a_pods(
     #[values(V4, V6)] ip: Family,
     #[values(Tcp, Udp)] protocol: Protocol,
-    #[values(700, 31_000, 40_000)] port: u16,
+    #[values(31_000, 40_000)] port: u16,
 ) {
     let scene = Scene::steered(Learn);
     scene.node.outside().listen(PORT);

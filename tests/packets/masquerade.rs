@@ -300,7 +300,7 @@ fn a_call_that_the_host_drops_changes_nothing(#[values(V4, V6)] family: Family) 
         &mut datapath,
         "to_uplink",
         &out(family, CLIENT, 80, 17),
-        &out(family, NODE_1, 2000, 17),
+        &out(family, NODE_1, 80, 17),
     );
 }
 
@@ -312,7 +312,7 @@ fn an_ended_call_from_outside_is_no_reason_not_to_masquerade(#[values(V4, V6)] f
         becomes(&mut datapath, "to_uplink", &leaves, &leaves);
         datapath.expire::<V>(V::NAT_OUT);
         datapath.expire::<V>(V::NAT_IN);
-        becomes(&mut datapath, "to_uplink", &leaves, &out(family, NODE_1, 2000, 17));
+        becomes(&mut datapath, "to_uplink", &leaves, &out(family, NODE_1, 80, 17));
     }
     match family {
         V4 => run::<ip::V4>(family),

@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::tuple::Port;
+use crate::tuple::{Port, SCTP, TCP, UDP};
 
 /// Ports from `first` to `last`, both included; host order. Empty where `first` is above `last`.
 #[repr(C)]
@@ -46,6 +46,12 @@ impl PortRange {
 
 /// The first port that needs no privilege.
 pub const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// The privileged ports, and the two kinds of them among which the kernel's NAT chooses: who was given one of a kind gets no other
+/// (`nf_nat_l4proto_unique_tuple`, net/netfilter/nf_nat_core.c, Linux 6.12).
+const PRIVILEGED: PortRange = PortRange { first: 1, last: FIRST_UNPRIVILEGED - 1 };
+const LOWER: PortRange = PortRange { first: 1, last: 511 };
+const UPPER: PortRange = PortRange { first: 600, last: FIRST_UNPRIVILEGED - 1 };
 
 /// kube-apiserver's default `--service-node-port-range`.
 pub const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
@@ -131,6 +137,26 @@ impl PortRanges {
     }
 }
 
+/// Whether servers may go by `port` being privileged, as NFS's do (`secure`, exports(5)): such a flow is given no other than a
+/// privileged one.
+#[inline(always)]
+#[must_use]
+pub const fn is_privileged(protocol: u8, port: Port) -> bool {
+    matches!(protocol, TCP | UDP | SCTP) && PRIVILEGED.contains(port.get())
+}
+
+/// As [`PortRanges::candidate`], for a flow of which [`is_privileged`] is true.
+#[inline(always)]
+#[must_use]
+pub const fn privileged_candidate(source_port: Port, hash: u32, index: u32) -> Port {
+    if index == 0 {
+        return source_port;
+    }
+    let range = if source_port.get() <= LOWER.last { LOWER } else { UPPER };
+    let position = (hash as u64 + index as u64 * STRIDE as u64) % range.count() as u64;
+    Port::new(range.first + position as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +181,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_privileged_port_is_kept_or_given_another_of_its_kind(
+            port in 1u16..1024, hash: u32, index in 1u32..CANDIDATES,
+        ) {
+            let source = Port::new(port);
+            prop_assert!(is_privileged(TCP, source));
+            prop_assert_eq!(privileged_candidate(source, hash, 0), source);
+            let other = privileged_candidate(source, hash, index).get();
+            let kind = if port < 512 { 1..=511 } else { 600..=1023 };
+            prop_assert!(kind.contains(&other), "{}", other);
+        }
+
         #[test]
         fn candidates_are_never_of_a_range_left_out(
             a in 1024u16..20_000, b in 20_000u16..40_000, c in 40_000u16..=u16::MAX,

@@ -59,6 +59,8 @@ pub struct NatState {
     pub sweep_after: u64,
     /// Whether there was ever a [`MOVED`] one: else nothing of the host's own is looked up.
     pub moved: u64,
+    /// Whether there was ever one by a privileged port: else what comes and goes by those is the host's own.
+    pub privileged: u64,
     /// Mappings that the last sweep removed.
     pub removed: u64,
     /// Frames that were kept in HELD so far; of the first family only.

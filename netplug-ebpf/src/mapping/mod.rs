@@ -29,7 +29,7 @@ pub use inbound::{Found, inbound};
 pub use known::{Out, is_translated, translation_in, translation_out};
 pub use outbound::{AS_IT_IS, NO_ROOM, NONE_LEFT, source_for};
 pub use rebuild::rebuild;
-pub use search::{find, is_host_port, try_port};
+pub use search::{find, is_host_port, may_be_pods, try_port};
 pub use socket::has_socket;
 pub use sweep::{is_sweep_due, sweep};
 

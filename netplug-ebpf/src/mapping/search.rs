@@ -12,12 +12,14 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::decide::mapping_life::{Stage, has_expired};
 use netplug_common::decide::opening::is_first;
-use netplug_common::decide::port_choice::CANDIDATES;
+use netplug_common::decide::port_choice::{
+    CANDIDATES, FIRST_UNPRIVILEGED, is_privileged, privileged_candidate,
+};
 use netplug_common::hash;
 use netplug_common::maps::config::{Config, HOST_PORTS};
 use netplug_common::maps::host_port::HostPort;
 use netplug_common::maps::nat::TRANSLATED;
-use netplug_common::tuple::Tuple;
+use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::socket::has_socket;
@@ -67,6 +69,7 @@ pub fn find<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address, is_urg
     }
     if search.found < NONE_LEFT {
         note_depth::<V>(u64::from(search.depth));
+        note_privileged::<V>(search.found);
     }
     search.found
 }
@@ -86,6 +89,27 @@ fn note_depth<V: Header>(depth: u64) {
         }
         tries += 1;
     }
+}
+
+/// From then on, what comes and goes by privileged ports may be a pod's.
+#[inline(always)]
+fn note_privileged<V: Header>(port: u32) {
+    if port < u32::from(FIRST_UNPRIVILEGED)
+        && let Some(state) = maps::nat_state::<V>()
+    {
+        // SAFETY: the verifier knows the pointer to be a value's; all write the same.
+        unsafe { (*state).privileged = 1 };
+    }
+}
+
+/// Whether masquerade may have given `port` to a pod.
+#[inline(always)]
+pub fn may_be_pods<V: Header>(config: &Config, port: Port) -> bool {
+    if port.get() >= FIRST_UNPRIVILEGED {
+        return config.may_be_pods(port);
+    }
+    // SAFETY: as above.
+    maps::nat_state::<V>().is_some_and(|state| unsafe { (*state).privileged != 0 })
 }
 
 impl<V: Apart> Search<'_, V> {
@@ -124,9 +148,13 @@ pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, s
     let mut port = tuple.source_port;
     if step != ADOPT {
         let number = (step & (ADOPT - 1)) - u32::from(step & ADOPT != 0);
-        let candidate = config.masquerade_ports.candidate(tuple.source_port, hash, number);
-        let Some(candidate) = candidate else { return NONE_LEFT };
-        port = candidate;
+        port = if is_privileged(tuple.protocol, tuple.source_port) {
+            privileged_candidate(tuple.source_port, hash, number)
+        } else {
+            let candidate = config.masquerade_ports.candidate(tuple.source_port, hash, number);
+            let Some(candidate) = candidate else { return NONE_LEFT };
+            candidate
+        };
     }
     let answers = Tuple {
         source: tuple.destination,

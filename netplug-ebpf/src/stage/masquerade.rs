@@ -168,7 +168,7 @@ pub fn later_of_pods<V: Header>(
 #[inline(always)]
 fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
     packet.has_ports()
-        && config.may_be_pods(packet.tuple.source_port)
+        && mapping::may_be_pods::<V>(config, packet.tuple.source_port)
         && maps::is_nodes::<V>(config, &packet.tuple.source)
 }
 
@@ -347,7 +347,7 @@ fn is_for_pod_behind<V: Header>(skb: Skb, packet: &Packet<V>) -> bool {
 /// masquerade may have given, by one that masquerade is for, not the first of a connection, and for no socket of the host's.
 #[inline(always)]
 fn may_have_lost_its_mapping<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> bool {
-    config.may_be_pods(packet.tuple.destination_port)
+    mapping::may_be_pods::<V>(config, packet.tuple.destination_port)
         && !is_first(packet.tcp_flags)
         && maps::is_nodes::<V>(config, &packet.tuple.destination)
         && !V::is_exempt(&packet.tuple.source)

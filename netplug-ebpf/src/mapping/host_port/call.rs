@@ -14,7 +14,7 @@ use super::halves::{NO_ROOM, address_to_pod, hold_halves, is_called_already, tur
 use super::held::give_to_host;
 use crate::apart::Apart;
 use crate::mapping::socket::has_connection;
-use crate::mapping::{Clock, is_sweep_due, touch};
+use crate::mapping::{Clock, is_sweep_due, may_be_pods, touch};
 use crate::maps;
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet};
@@ -170,7 +170,7 @@ fn may_answer_a_pods_call<V: Header>(packet: &Packet<V>, config: &Config) -> boo
     V::nat_in().get_ptr(&packet.tuple).is_none()
         && packet.tuple.protocol == TCP
         && config.flags & MASQUERADE != 0
-        && config.may_be_pods(packet.tuple.destination_port)
+        && may_be_pods::<V>(config, packet.tuple.destination_port)
         && maps::is_nodes::<V>(config, &packet.tuple.destination)
 }
 

@@ -1,5 +1,8 @@
 //! Ports of the node that lead to a pod, from wherever they are called.
 
+mod beside_the_host;
+mod opening;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -233,90 +236,10 @@ fn a_port_of_the_loopback_address_is_for_the_nodes_own_processes(
     }
 }
 
-#[test]
-fn a_port_that_another_pod_has_is_refused_and_nothing_is_left() {
-    let scene = Scene::steered(Learn);
-    let before = scene.node.netplug_json("endpoints");
-    for address in ["", "192.0.2.1", "::"] {
-        let mut mapping = mapping(HOST_PORT, 1, Tcp);
-        mapping["hostIP"] = json!(address);
-        let network = with_ports(Learn.network(), &[mapping]);
-        let error =
-            scene.node.try_add_pod(&format!("late{}", address.len()), &network).unwrap_err();
-        assert_eq!(error.code, 109, "{error}");
-        assert!(error.msg.contains("clashes with tcp"), "{error}");
-        assert_eq!(scene.node.netplug_json("endpoints"), before);
-    }
-    // Another protocol is another port.
-    let network = with_ports(
-        Learn.network(),
-        &[json!({
-            "hostPort": HOST_PORT, "containerPort": PORT, "protocol": "sctp"
-        })],
-    );
-    scene.node.try_add_pod("sctp", &network).unwrap();
-}
-
-/// Of several ports all are opened, or none.
-#[test]
-fn a_port_beside_one_that_another_pod_has_is_not_opened() {
-    let scene = Scene::steered(Learn);
-    let mappings = [mapping(HOST_PORT + 1, PORT, Tcp), mapping(HOST_PORT, PORT, Tcp)];
-    let network = with_ports(Learn.network(), &mappings);
-    scene.node.try_add_pod("late", &network).unwrap_err();
-    assert!(!scene.node.netplug("endpoints").contains("9001"));
-    let free = SocketAddr::new(NODE_1.ip(V4), HOST_PORT + 1);
-    let refused = scene.node.outside().dial(free).tcp().map(drop).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-    is_answered(scene.node.outside().dial(at(NODE_1.ip(V4))), Tcp, OUTSIDE.ip(V4));
-}
-
-/// Its process is not called any more.
-#[rstest]
-fn an_add_warns_of_a_port_that_a_process_of_the_node_listens_on(
-    #[values(V4, V6)] ip: Family,
-    #[values(true, false)] is_any: bool,
-) {
-    let node = Node::with(both(Learn.network()));
-    let any: IpAddr = match ip {
-        V4 => Ipv4Addr::UNSPECIFIED.into(),
-        V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let servers = Servers::default();
-    let own = if is_any && ip == V4 { any } else { NODE_1.ip(ip) };
-    servers.start(node.namespace(), "node", at(own));
-    let said = warnings_of_an_add(&node, "web", "listens on");
-    assert_eq!(said.len(), 2, "{said:?}");
-    for protocol in Protocol::BOTH {
-        let named = format!("listens on {protocol} {}", at(any));
-        assert!(said.iter().any(|line| line.contains(&named)), "{said:?}");
-    }
-}
-
-#[test]
-fn an_add_warns_of_no_port_that_nobody_listens_on() {
-    let node = Node::with(both(Learn.network()));
-    let servers = Servers::default();
-    servers.start(node.namespace(), "node", SocketAddr::new(NODE_1.ip(V4), HOST_PORT + 1));
-    assert_eq!(warnings_of_an_add(&node, "web", "listens on"), Vec::<String>::new());
-}
-
-/// Nothing of it is the firewall's, and no packet with a loopback address is let out.
-#[test]
-fn it_needs_no_rule_and_no_route_localnet() {
-    let scene = Scene::steered(Learn);
-    let node = scene.node.namespace();
-    assert_eq!(node.run("nft list ruleset"), "");
-    for device in ["all", "default", "lo", "eth0", "cbr0"] {
-        let path = format!("net/ipv4/conf/{device}/route_localnet");
-        assert_eq!(node.sysctl(&path).as_deref(), Some("0"), "{device}");
-    }
-}
-
 /// The next SCTP packet from an address that an interface gets, without its Ethernet header.
 fn hears_sctp(capture: &Capture, from: IpAddr) -> Vec<u8> {
     loop {
-        let mut frame = capture.next().unwrap().frame;
+        let mut frame = capture.next().expect("it was sent").frame;
         let is_heard = match from {
             IpAddr::V4(from) => {
                 frame[12..14] == [8, 0] && frame[23] == 132 && frame[26..30] == from.octets()
@@ -366,60 +289,6 @@ fn an_sctp_association_reaches_the_pod_and_is_answered(
 }
 
 #[rstest]
-fn with_its_pod_the_port_is_gone(#[values(V4, V6)] ip: Family) {
-    let scene = Scene::steered(Learn);
-    let outside = scene.node.outside();
-    is_answered(outside.dial(at(NODE_1.ip(ip))), Tcp, OUTSIDE.ip(ip));
-    scene.node.check(&scene.web).unwrap();
-    scene.node.del_pod(scene.web);
-    let refused = outside.dial(at(NODE_1.ip(ip))).tcp().map(drop).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-    assert_eq!(scene.node.netplug_json("nat")["mappings"], json!([]));
-    // Another pod may have it now.
-    let heir = scene.node.add_pod_to("web", &both(Learn.network())).listening(PORT);
-    is_answered(outside.dial(at(NODE_1.ip(ip))), Tcp, OUTSIDE.ip(ip));
-    scene.node.del_pod(heir);
-    scene.node.del_pod(scene.client);
-    scene.node.finish();
-}
-
-#[test]
-fn check_finds_a_port_that_is_not_open() {
-    let scene = Scene::steered(Learn);
-    assert!(Table::HostPorts.forget(scene.node.namespace(), 1, &mut 1) > 0);
-    let error = scene.node.check(&scene.web).unwrap_err();
-    assert!(error.msg.contains("HostPort tcp 0.0.0.0:9000"), "{error}");
-}
-
-/// What was the host's stays the host's; who calls from now on reaches the pod.
-#[rstest]
-fn connections_that_the_host_has_on_the_port_live_on(#[values(V4, V6)] ip: Family) {
-    let node = Node::with(Learn.network());
-    let servers = netplug_tests::traffic::Servers::default();
-    servers.start(node.namespace(), "node", at(NODE_1.ip(ip)));
-    let _first = node.add_pod("first");
-    let mut before = node.outside().dial(at(NODE_1.ip(ip))).tcp().unwrap();
-    assert_eq!(before.ask("who?").unwrap().server, "node");
-    let _web = node.add_pod_to("web", &both(Learn.network())).listening(PORT);
-    is_answered(node.outside().dial(at(NODE_1.ip(ip))), Tcp, OUTSIDE.ip(ip));
-    assert_eq!(before.ask("still?").unwrap().server, "node");
-}
-
-#[rstest]
-fn a_closed_port_of_the_pod_refuses(
-    #[values(V4, V6)] ip: Family,
-    #[values(Tcp, Udp)] protocol: Protocol,
-) {
-    let scene = Scene::steered(Learn);
-    scene.web.servers().stop();
-    for dial in [scene.node.outside().dial(at(NODE_1.ip(ip))), scene.client.dial(at(NODE_1.ip(ip)))]
-    {
-        let refused = dial.ask(protocol, "who?").unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-    }
-}
-
-#[rstest]
 fn large_datagrams_pass(#[values(V4, V6)] ip: Family) {
     let scene = Scene::steered(Learn);
     let large = "0123456789".repeat(800);
@@ -455,82 +324,4 @@ fn halves_of_its_mappings_heal(
         half.forget(scene.node.namespace(), 2, &mut seed);
     }
     assert!(Counters::of(&scene.node).get(Counter::HostPort) > 0);
-}
-
-/// A pod's own call by that very port leaves by another.
-#[rstest]
-fn masquerade_leaves_the_port_alone(
-    #[values(V4, V6)] ip: Family,
-    #[values(Tcp, Udp)] protocol: Protocol,
-) {
-    let scene = Scene::steered(Learn);
-    scene.node.outside().listen(PORT);
-    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
-    let mut talk = scene.client.dial(to).from_port(HOST_PORT).open(protocol).unwrap();
-    assert_ne!(talk.ask("by which?").unwrap().client.port(), HOST_PORT);
-}
-
-/// No DEL has come for it, and none will.
-#[test]
-fn a_pod_that_is_gone_keeps_no_port() {
-    let Scene { node, web, .. } = Scene::steered(Learn);
-    node.namespace().run(&format!("ip link del {}", web.host_end()));
-    let heir = node.add_pod_to("heir", &both(Learn.network())).listening(PORT);
-    let dial = node.outside().dial(at(NODE_1.ip(V4)));
-    let answer = dial.tcp().unwrap().ask("who?").unwrap();
-    assert_eq!((answer.server.as_str(), heir.name()), ("heir", "heir"));
-}
-
-/// The host's own calls leave by such ports. Which these are the first ADD finds out.
-#[rstest]
-fn a_port_among_the_ephemeral_ones_is_served(
-    #[values(V4, V6)] ip: Family,
-    #[values(Tcp, Udp)] protocol: Protocol,
-    #[values("32768 60999", "10000 60999")] ephemeral: &str,
-) {
-    let port = if ephemeral.starts_with("10000") { 20_000 } else { 40_000 };
-    let node = Node::with(Learn.network());
-    node.namespace().set_sysctl("net/ipv4/ip_local_port_range", ephemeral);
-    let network = with_ports(Learn.network(), &[mapping(port, PORT, protocol)]);
-    let _web = node.add_pod_to("web", &network).listening(PORT);
-    node.outside().listen(PORT);
-    let to = SocketAddr::new(NODE_1.ip(ip), port);
-    is_answered(node.outside().dial(to), protocol, OUTSIDE.ip(ip));
-    // A process of the node by that very port: connected, and answered from elsewhere.
-    let own = Dial::new(node.namespace(), SocketAddr::new(OUTSIDE.ip(ip), PORT));
-    let mut own = own.from_port(port).open(protocol).unwrap();
-    assert_eq!(own.ask_times(REQUESTS).unwrap().server, OUTSIDE.name);
-}
-
-/// The answers to a datagram of the host's that no socket is connected by are the host's.
-#[rstest]
-fn answers_to_the_hosts_own_datagrams_are_no_calls(#[values(V4, V6)] ip: Family) {
-    let scene = Scene::steered(Learn);
-    scene.node.outside().listen(PORT);
-    let any: IpAddr = match ip {
-        V4 => Ipv4Addr::UNSPECIFIED.into(),
-        V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
-    let answered = scene.node.namespace().enter(|| {
-        let socket = UdpSocket::bind((any, HOST_PORT)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.send_to(b"who?\n", to).unwrap();
-        socket.recv_from(&mut [0; 100]).unwrap().1
-    });
-    assert_eq!(answered, to);
-}
-
-/// Where nothing is, a HostPort of any address is not either.
-#[rstest]
-fn what_has_no_route_is_no_address_of_the_nodes(#[values(V4, V6)] ip: Family) {
-    let scene = Scene::steered(Learn);
-    let flag = if ip == V4 { "-4" } else { "-6" };
-    scene.node.namespace().run(&format!("ip {flag} route del default"));
-    let nowhere: IpAddr = match ip {
-        V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
-        V6 => Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9).into(),
-    };
-    let called = scene.client.dial(at(nowhere)).patience(IMPATIENCE).tcp();
-    called.map(drop).unwrap_err();
 }
