@@ -52,6 +52,7 @@ counters! {
     FragmentReleased = 10, Way, "fragment_released", "A kept fragment went on after the first of its datagram.";
     GaveWay = 11, Way, "gave_way", "A mapping that had ended, or carried no data, was removed because its map was full (mappings, not packets).";
     HostPort = 12, Way, "host_port", "Called a HostPort and was addressed to its pod, or answers such a call (packets on the short way are counted as hits).";
+    Crowded = 13, Way, "crowded", "Was not to be learned from (counted as `aside`, too): more flows are new than the flow cache can keep; see the setting `flowCache`.";
     SourceAddress = 16, Drop, "source_address", "A pod sent from an address that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
     SourceMac = 17, Drop, "source_mac", "A pod sent from a MAC that is not its own; see `netplug endpoints`, or set sourceGuard to false.";
     ArpClaim = 18, Drop, "arp_claim", "A pod claimed by ARP an address that is not its own, or spoke ARP of another kind than IPv4 over Ethernet.";

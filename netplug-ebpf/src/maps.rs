@@ -8,7 +8,7 @@ use netplug_common::maps as sizes;
 use netplug_common::maps::config::{Config, FAST_ADDRESSES};
 use netplug_common::maps::counters::Count;
 use netplug_common::maps::endpoint::EndpointEntry;
-use netplug_common::maps::flow::Flow;
+use netplug_common::maps::flow::{Flow, FlowState};
 use netplug_common::maps::fragment::{Fate, Fragments, Held};
 use netplug_common::maps::host_port::{Asked, HostPort, Peer, Target};
 use netplug_common::maps::nat::{Mapping, NatState};
@@ -31,6 +31,8 @@ static UPLINKS: HashMap<u32, UplinkEntry, { sizes::UPLINKS as usize }> = HashMap
 static COUNTERS: PerCpuArray<Count, { COUNTER_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
 static HELD: Array<Held, { sizes::HELD as usize }> = Array::new();
+#[btf_map]
+static FLOW_STATE: Array<FlowState, 2> = Array::new();
 #[btf_map]
 static NAT_STATE: Array<NatState, 2> = Array::new();
 
@@ -275,6 +277,12 @@ pub fn counter(number: u32) -> Option<*mut Count> {
 #[inline(always)]
 pub fn held(place: u32) -> Option<*mut Held> {
     HELD.get_ptr_mut(place)
+}
+
+/// A family's share of FLOW_STATE.
+#[inline(always)]
+pub fn flow_state<V: IpVersion>() -> Option<*mut FlowState> {
+    FLOW_STATE.get_ptr_mut(u32::from(V::ADDRESS_FAMILY != V4::ADDRESS_FAMILY))
 }
 
 /// A family's share of NAT_STATE.

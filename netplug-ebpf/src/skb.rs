@@ -171,6 +171,13 @@ impl Skb {
         unsafe { helpers::bpf_set_hash(self.0, hash) };
     }
 
+    /// Has it carry none. Who needs one in the host computes it anew.
+    #[inline(always)]
+    pub fn clear_hash(self) {
+        // SAFETY: the context is valid.
+        unsafe { helpers::bpf_set_hash_invalid(self.0) };
+    }
+
     /// The mark of a packet that is done with; see `Config::marker`.
     #[inline(always)]
     pub fn marker(self) -> u32 {

@@ -7,6 +7,7 @@ mod bad_input;
 mod bridge;
 mod chained;
 mod conntrack;
+mod crowded;
 mod datagrams;
 mod ephemeral_ports;
 mod faults;

@@ -296,12 +296,7 @@ fn a_call_that_the_host_drops_changes_nothing(#[values(V4, V6)] family: Family) 
     let mut datapath = with_one_port();
     let call = back(family, CLIENT, 80, 17);
     becomes(&mut datapath, "from_uplink", &call, &call);
-    becomes(
-        &mut datapath,
-        "to_uplink",
-        &out(family, CLIENT, 80, 17),
-        &out(family, NODE_1, 80, 17),
-    );
+    becomes(&mut datapath, "to_uplink", &out(family, CLIENT, 80, 17), &out(family, NODE_1, 80, 17));
 }
 
 #[rstest]

@@ -8,3 +8,4 @@ pub mod opening;
 pub mod port_choice;
 pub mod retry;
 pub mod rewrite;
+pub mod room;

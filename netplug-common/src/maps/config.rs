@@ -65,6 +65,10 @@ pub struct Config {
     /// [`MASQUERADE`], [`LEARN_TCP`], [`MASQUERADE_LINK_LOCAL4`], [`MASQUERADE_LINK_LOCAL6`], [`HOST_PORTS`],
     /// [`EPHEMERAL_HOST_PORTS`].
     pub flags: u32,
+    /// Entries of each FLOWS map.
+    pub flow_entries: u32,
+    /// Always zero.
+    pub _pad: [u8; 4],
     /// What the programs write into the control block of a packet that is done with, so that an uplink that it passes after, above or
     /// below, leaves it alone: redirected by `from_*`, addressed by `from_uplink`, changed by `to_uplink`. Random for each
     /// load, and never zero.
@@ -84,7 +88,7 @@ pub struct Config {
 const _: () = assert!(size_of::<Config>().is_multiple_of(8));
 
 impl Config {
-    /// Whether a port of the node may be one by which a pod is masqueraded: those that masquerade may take, and those that it
+    /// Whether a port of the node that needs no privilege may be one by which a pod is masqueraded: those that masquerade may take, and those that it
     /// might before the host's ephemeral ports became others.
     #[inline(always)]
     #[must_use]

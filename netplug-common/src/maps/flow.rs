@@ -7,6 +7,10 @@
 //! Missing  the packet visits the host. Losing any entry at any time costs one visit, never correctness
 //! Order    addresses, ports, MACs as on the wire
 //! Units    revisit_at in jiffies (`bpf_jiffies64`)
+//!
+//! FLOW_STATE: how much of each is taken lately, IPv4 first; read and written where flows are learned.
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::ip::IpVersion;
 use crate::maps::plain_old_data;
@@ -62,3 +66,11 @@ pub struct Flow<V: IpVersion> {
     pub source_mac: [u8; 6],
 }
 plain_old_data!(Flow<V> { 16 + 16 + 28 + 12, 16 + 40 + 28 + 12 });
+
+/// What is remembered of a family's flows as a whole.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowState {
+    /// As `decide::room` has it.
+    pub taken_until: u64,
+}

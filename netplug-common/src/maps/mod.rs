@@ -8,6 +8,7 @@
 //! | UPLINKS | hash | userspace → uplink programs |
 //! | NON_MASQ4/6 | LPM trie | userspace → `to_uplink` |
 //! | FLOWS4/6 | LRU hash | leave → enter |
+//! | FLOW_STATE | array\[2\] | leave → enter |
 //! | VISITS4/6 | LRU hash | enter → leave |
 //! | NAT_OUT4/6, NAT_IN4/6 | hash | uplink programs |
 //! | HOSTPORTS4/6, LOCALS4/6 | hash | userspace → `from_*`, socket hooks |

@@ -20,6 +20,7 @@ use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
+use netplug_common::decide::room;
 use netplug_common::maps::config::Config;
 use netplug_common::maps::flow::{Flow, NEW, TOLD, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
@@ -175,9 +176,25 @@ fn write<V: Header>(
             (*known).epoch = flow.epoch;
             (*known).flags = (*known).flags & !(TOLD | NEW) | flow.flags & NEW;
         },
-        _ => V::flows().insert(&visit.entered, flow, u64::from(BPF_ANY)).ok()?,
+        _ => {
+            V::flows().insert(&visit.entered, flow, u64::from(BPF_ANY)).ok()?;
+            if known.is_none() {
+                take_room::<V>(config, leaving.now);
+            }
+        }
     }
     Some(())
+}
+
+/// Has the next visits know of one flow more.
+#[inline(always)]
+fn take_room<V: Header>(config: &Config, now: u64) {
+    let Some(state) = maps::flow_state::<V>() else { return };
+    // SAFETY: the verifier knows the pointer to be a value's; what CPUs write over one another's is a flow more.
+    unsafe {
+        (*state).taken_until =
+            room::take((*state).taken_until, now, config.jiffies_per_second, config.flow_entries);
+    }
 }
 
 /// Has what datagrams answered ask the host, which lets them pass untouched, where it had translated them.

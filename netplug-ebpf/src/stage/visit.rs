@@ -2,23 +2,25 @@
 //!
 //! Remembered: TCP and UDP for one host that could be learned, and calls from outside to a pod's own address, whatever they
 //! are, by which masquerade knows the answers. Not remembered: openings and closings of other flows (they are never learned
-//! from), and flows that came back from none of their last visits, until their next run.
+//! from), flows that came back from none of their last visits, until their next run, and new ones while the cache can keep no
+//! more (`decide/room.rs`).
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{Moment, voids};
 use netplug_common::decide::retry::{Note, note};
+use netplug_common::decide::room;
 use netplug_common::hash;
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, LEARN_TCP, STEERING_ALWAYS};
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{TCP, Tuple};
 
-use crate::log;
 use crate::packet::{Header, Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
+use crate::{log, maps};
 
 /// Notes a packet that `entered` as such and is handed to the host as `packet`, and makes it carry its hash.
 #[inline(always)]
@@ -68,9 +70,15 @@ fn try_to_note<V: Header>(
     config: &Config,
     is_call: bool,
 ) -> Option<()> {
-    let hash = hash::of(&packet.tuple, hash::key_of_epoch(config.hash_key, config.epoch));
     // SAFETY: takes nothing.
     let now = unsafe { helpers::bpf_jiffies64() };
+    if !is_call && is_crowded(entered, config, now) {
+        report::count(skb, Counter::Crowded);
+        // Where it leaves, the place where no visit is takes no time to look at: it is the same for all of them.
+        skb.clear_hash();
+        return None;
+    }
+    let hash = hash::of(&packet.tuple, hash::key_of_epoch(config.hash_key, config.epoch));
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
     let visit = unsafe { &mut (*V::scratch()?).visit };
     visit.noted_at = now;
@@ -101,6 +109,16 @@ fn try_to_note<V: Header>(
     skb.set_hash(hash);
     log::visits(skb, entered);
     Some(())
+}
+
+/// Whether a flow is new, and the cache can keep no more.
+#[inline(always)]
+fn is_crowded<V: Header>(entered: &Tuple<V>, config: &Config, now: u64) -> bool {
+    let Some(state) = maps::flow_state::<V>() else { return false };
+    // SAFETY: the verifier knows the pointer to be a value's.
+    let taken_until = unsafe { (*state).taken_until };
+    room::is_taken(taken_until, now, config.jiffies_per_second)
+        && V::flows().get_ptr(entered).is_none()
 }
 
 #[inline(always)]

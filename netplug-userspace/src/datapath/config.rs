@@ -48,8 +48,8 @@ impl Datapath {
         map.set(0, config, 0).map_err(fail("write"))
     }
 
-    /// Writes what each load draws anew, where nothing is written yet.
-    pub(super) fn write_first_config(&self) -> Result<(), Error> {
+    /// Writes what each load draws anew, where nothing is written yet. `flow_cache`: entries of each FLOWS map.
+    pub(super) fn write_first_config(&self, flow_cache: u32) -> Result<(), Error> {
         if self.config()?.hash_key != 0 {
             return Ok(());
         }
@@ -64,6 +64,7 @@ impl Datapath {
             config.marker = u32::from_ne_bytes([i, j, k, l]) | 1;
             config.jiffies_per_second = per_second;
             config.revisit_jiffies = 20 * per_second;
+            config.flow_entries = flow_cache;
             config.epoch = 1;
             config.lifetimes = Lifetimes::DEFAULT;
             config.local_ports = PortRange::EMPTY;

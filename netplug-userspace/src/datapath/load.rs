@@ -96,7 +96,7 @@ fn load_and_pin(flow_cache: u32, level: LogLevel) -> Result<Option<Ebpf>, Error>
     let mut object = loader.load(OBJECT).map_err(refused)?;
     verify(&mut object)?;
     let datapath = Datapath { maps: maps::Maps, _lock: None };
-    datapath.write_first_config()?;
+    datapath.write_first_config(flow_cache)?;
     // From here until all hang where they should, no build's programs are loaded whole.
     pin::remove(LOADED.as_ref())?;
     for name in PROGRAMS {

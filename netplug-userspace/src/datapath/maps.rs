@@ -23,6 +23,7 @@ pub(super) const NAMES: &[&str] = &[
     "PORTS",
     "UPLINKS",
     "COUNTERS",
+    "FLOW_STATE",
     "NAT_STATE",
     "ENDPOINTS4",
     "ENDPOINTS6",

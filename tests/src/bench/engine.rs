@@ -10,6 +10,11 @@ pub trait Lane: Send {
     /// What it is called in tables.
     fn name(&self) -> &str;
 
+    /// What comes before a turn and is not counted.
+    fn prepare(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Works until `end`; how many units were done.
     fn run(&mut self, end: Instant) -> io::Result<u64>;
 }
@@ -120,6 +125,7 @@ fn pin() -> io::Result<usize> {
 }
 
 fn turn(lane: &mut dyn Lane, slice: Duration, cpu: usize) -> io::Result<Option<f64>> {
+    lane.prepare()?;
     let (waited, stolen) = (waited()?, stolen(cpu)?);
     let start = Instant::now();
     let units = lane.run(start + slice)?;

@@ -6,6 +6,7 @@
 //! there is no figure, only the word *spoiled*.
 
 pub mod add_del;
+pub mod crowd;
 pub mod engine;
 pub mod lanes;
 pub mod roads;

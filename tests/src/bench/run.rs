@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::roads::{Bare, Road};
 use super::rows::{Places, ROWS, Row};
-use super::{Pace, add_del, race, table};
+use super::{Pace, add_del, crowd, race, table};
 use crate::cast::Family;
 
 /// What netplug costs, beside what it replaces and beside a bare veth pair.
@@ -72,6 +72,10 @@ fn run(options: &Options) -> std::io::Result<()> {
                 show(Row { work, lanes: race(&mut lanes(&places, family)?, pace)? });
             }
         }
+    }
+    if is_wanted(crowd::WORK) {
+        show(crowd::row(Family::V4, pace)?);
+        show(crowd::row(Family::V6, pace)?);
     }
     for plan in
         add_del::PLANS.into_iter().filter(|plan| plan.works.iter().any(|work| is_wanted(work)))
