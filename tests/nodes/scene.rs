@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use netplug::datapath::{Attach, Endpoint, Owner, PodId};
 use netplug_tests::cast::{Actor, Family, SERVICE};
 use netplug_tests::eventually::{SOON, eventually};
+use netplug_tests::namespace::Namespace;
 use netplug_tests::network::Network;
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
@@ -40,6 +41,17 @@ impl Steering {
 pub enum Proxy {
     Iptables,
     Nftables,
+}
+
+impl Proxy {
+    /// Has it serve `services`, and no others.
+    #[track_caller]
+    pub fn serve(self, node: &Namespace, services: &[Service]) {
+        match self {
+            Self::Iptables => rules::serve(node, services),
+            Self::Nftables => rules::serve_by_nftables(node, services),
+        }
+    }
 }
 
 /// Where pods listen.
@@ -146,11 +158,7 @@ impl Scene {
         let node = Node::with(network);
         let web = node.add_pod("web").listening(PORT);
         let client = node.add_pod("client").listening(PORT);
-        let services = services_of(&web);
-        match proxy {
-            Proxy::Iptables => rules::serve(node.namespace(), &services),
-            Proxy::Nftables => rules::serve_by_nftables(node.namespace(), &services),
-        }
+        proxy.serve(node.namespace(), &services_of(&web));
         Self { node, web, client }
     }
 

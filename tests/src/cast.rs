@@ -124,6 +124,22 @@ pub const SERVICE: Actor = Actor {
     mac: *b"\x02servc",
 };
 
+/// An address of elsewhere that is led to the node, where a service is called by it (`externalIPs`).
+pub const EXTERNAL: Actor = Actor {
+    name: "external",
+    v4: Ipv4Addr::new(198, 51, 100, 80),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x80),
+    mac: NODE_1.mac,
+};
+
+/// The same, of a load balancer's.
+pub const BALANCER: Actor = Actor {
+    name: "balancer",
+    v4: Ipv4Addr::new(198, 51, 100, 81),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x81),
+    mac: NODE_1.mac,
+};
+
 /// The cluster's CIDR, which `kube-proxy` calls `--cluster-cidr`: pods of all nodes.
 #[must_use]
 pub const fn cluster_cidr(family: Family) -> &'static str {

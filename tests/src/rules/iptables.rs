@@ -1,6 +1,9 @@
-//! kube-proxy's iptables mode: the shape that version 1.20 was recorded to write, chain by chain and in its order.
+//! kube-proxy's iptables mode: the shape that version 1.20 was recorded to write, chain by chain and in its order. What the
+//! recording has none of is from our notes of the same version: external addresses, load balancers,
+//! `externalTrafficPolicy: Local`, affinity.
 
 use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Service;
 use crate::cast::{Family, cluster_cidr};
@@ -49,9 +52,15 @@ fn nat(family: Family, services: &[&Service]) -> String {
             .into();
     let mut rules = Rules::default();
     for service in services {
-        chains.extend((0..service.backends.len()).map(|index| endpoint_chain(service, index)));
+        chains.extend(service.backends.iter().map(|backend| endpoint_chain(service, *backend)));
         chains.push(service_chain(service));
-        rules.add(family, service);
+        if !service.balancers.is_empty() {
+            chains.push(balancer_chain(service));
+        }
+        if service.local.is_some() {
+            chains.push(local_chain(service));
+        }
+        Writing { family, service, rules: &mut rules }.all();
     }
     let head = r#"-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
@@ -79,67 +88,178 @@ struct Rules {
     balancing: String,
 }
 
-impl Rules {
-    fn add(&mut self, family: Family, service: &Service) {
-        let Service { name, protocol, at, backends, .. } = service;
-        let (chain, bits) = (service_chain(service), if family == Family::V4 { 32 } else { 128 });
-        let mut write = |part: Part, line: std::fmt::Arguments<'_>| {
-            let text = match part {
-                Part::NodePort => &mut self.node_ports,
-                Part::Endpoint => &mut self.endpoints,
-                Part::Portal => &mut self.portals,
-                Part::Balancing => &mut self.balancing,
-            };
-            writeln!(text, "-A {line}").expect("a String takes all");
-        };
-        if let Some(port) = service.node_port {
-            for target in ["KUBE-MARK-MASQ", &chain] {
-                write(
-                    Part::NodePort,
+/// One service about to be written.
+struct Writing<'a> {
+    family: Family,
+    service: &'a Service,
+    rules: &'a mut Rules,
+}
+
+impl Writing<'_> {
+    fn all(&mut self) {
+        self.node_port();
+        self.cluster_address();
+        self.external_addresses();
+        self.balancers();
+        let (backends, name) = (&self.service.backends, &self.service.name);
+        self.endpoints();
+        self.balance(&service_chain(self.service), backends);
+        if let Some(local) = &self.service.local {
+            let (chain, inner) = (local_chain(self.service), service_chain(self.service));
+            self.add(Part::Balancing, format_args!(
+                r#"{chain} -s {} -m comment --comment "Redirect pods trying to reach external loadbalancer VIP to clusterIP" -j {inner}"#,
+                cluster_cidr(self.family)
+            ));
+            for (what, target) in [
+                ("masquerade LOCAL traffic for", "KUBE-MARK-MASQ"),
+                ("route LOCAL traffic to service chain for", &inner),
+            ] {
+                self.add(Part::Balancing, format_args!(
+                    r#"{chain} -m comment --comment "{what} {name} LB IP" -m addrtype --src-type LOCAL -j {target}"#
+                ));
+            }
+            if local.is_empty() {
+                self.add(Part::Balancing, format_args!(
+                    r#"{chain} -m comment --comment "{name} has no local endpoints" -j KUBE-MARK-DROP"#
+                ));
+            }
+            self.balance(&chain, local);
+        }
+    }
+
+    fn node_port(&mut self) {
+        let Service { name, protocol, node_port: Some(port), .. } = self.service else { return };
+        let (mark, outer) = self.outer();
+        let loopback = if self.family == Family::V4 { "127.0.0.0/8" } else { "::1/128" };
+        let from = if mark { String::new() } else { format!("-s {loopback} ") };
+        for (from, target) in [(&*from, "KUBE-MARK-MASQ"), ("", &outer)] {
+            self.add(Part::NodePort, format_args!(
+                r#"KUBE-NODEPORTS {from}-p {protocol} -m comment --comment "{name}" -m {protocol} --dport {port} -j {target}"#
+            ));
+        }
+    }
+
+    fn cluster_address(&mut self) {
+        let to = self.to(self.service.at.ip(), "cluster IP");
+        let cluster = cluster_cidr(self.family);
+        self.add(Part::Portal, format_args!("KUBE-SERVICES ! -s {cluster} {to} -j KUBE-MARK-MASQ"));
+        let chain = service_chain(self.service);
+        self.add(Part::Portal, format_args!("KUBE-SERVICES {to} -j {chain}"));
+    }
+
+    fn external_addresses(&mut self) {
+        let (mark, outer) = self.outer();
+        for address in &self.service.external {
+            let to = self.to(*address, "external IP");
+            if mark {
+                self.add(Part::Portal, format_args!("KUBE-SERVICES {to} -j KUBE-MARK-MASQ"));
+            }
+            for who in [
+                "-m physdev ! --physdev-is-in -m addrtype ! --src-type LOCAL",
+                "-m addrtype --dst-type LOCAL",
+            ] {
+                self.add(Part::Portal, format_args!("KUBE-SERVICES {to} {who} -j {outer}"));
+            }
+        }
+    }
+
+    fn balancers(&mut self) {
+        let (mark, outer) = self.outer();
+        let (chain, name) = (balancer_chain(self.service), &self.service.name);
+        for address in &self.service.balancers {
+            let to = self.to(*address, "loadbalancer IP");
+            self.add(Part::Portal, format_args!("KUBE-SERVICES {to} -j {chain}"));
+            let targets =
+                [Some("KUBE-MARK-MASQ").filter(|_| mark), Some(&*outer), Some("KUBE-MARK-DROP")];
+            for target in targets.into_iter().flatten() {
+                self.add(
+                    Part::Balancing,
                     format_args!(
-                        r#"KUBE-NODEPORTS -p {protocol} -m comment --comment "{name}" -m {protocol} --dport {port} -j {target}"#
+                        r#"{chain} -m comment --comment "{name} loadbalancer IP" -j {target}"#
                     ),
                 );
             }
         }
-        let to = format!(
-            r#"-d {}/{bits} -p {protocol} -m comment --comment "{name} cluster IP" -m {protocol} --dport {}"#,
-            at.ip(),
-            at.port()
-        );
-        write(
-            Part::Portal,
-            format_args!("KUBE-SERVICES ! -s {} {to} -j KUBE-MARK-MASQ", cluster_cidr(family)),
-        );
-        write(Part::Portal, format_args!("KUBE-SERVICES {to} -j {chain}"));
+    }
+
+    fn endpoints(&mut self) {
+        let Service { name, protocol, backends, affinity, .. } = self.service;
+        for backend in backends {
+            let endpoint = endpoint_chain(self.service, *backend);
+            self.add(
+                Part::Endpoint,
+                format_args!(
+                    r#"{endpoint} -s {}/{} -m comment --comment "{name}" -j KUBE-MARK-MASQ"#,
+                    backend.ip(),
+                    self.bits()
+                ),
+            );
+            let set =
+                affinity.map_or(String::new(), |_| format!("-m recent --set --name {endpoint} "));
+            self.add(Part::Endpoint, format_args!(
+                r#"{endpoint} -p {protocol} -m comment --comment "{name}" {set}-m {protocol} -j DNAT --to-destination {backend}"#
+            ));
+        }
+    }
+
+    /// Who has been here before stays; the rest is chance.
+    fn balance(&mut self, chain: &str, backends: &[SocketAddr]) {
+        let Service { name, affinity, .. } = self.service;
+        for backend in backends {
+            let endpoint = endpoint_chain(self.service, *backend);
+            if let Some(seconds) = affinity {
+                self.add(Part::Balancing, format_args!(
+                    r#"{chain} -m comment --comment "{name}" -m recent --rcheck --seconds {seconds} --reap --name {endpoint} -j {endpoint}"#
+                ));
+            }
+        }
         for (index, backend) in backends.iter().enumerate() {
-            let endpoint = endpoint_chain(service, index);
-            write(
-                Part::Endpoint,
-                format_args!(
-                    r#"{endpoint} -s {}/{bits} -m comment --comment "{name}" -j KUBE-MARK-MASQ"#,
-                    backend.ip()
-                ),
-            );
-            write(
-                Part::Endpoint,
-                format_args!(
-                    r#"{endpoint} -p {protocol} -m comment --comment "{name}" -m {protocol} -j DNAT --to-destination {backend}"#
-                ),
-            );
-            let left = backends.len() - index;
-            let chance = match left {
+            let endpoint = endpoint_chain(self.service, *backend);
+            let chance = match backends.len() - index {
                 1 => String::new(),
                 #[expect(clippy::cast_precision_loss, reason = "services have few backends")]
                 left => {
                     format!("-m statistic --mode random --probability {:.11} ", 1.0 / left as f64)
                 }
             };
-            write(
+            self.add(
                 Part::Balancing,
                 format_args!(r#"{chain} -m comment --comment "{name}" {chance}-j {endpoint}"#),
             );
         }
+    }
+
+    /// Whether who calls from outside is masqueraded, and the chain that serves it.
+    fn outer(&self) -> (bool, String) {
+        match self.service.local {
+            None => (true, service_chain(self.service)),
+            Some(_) => (false, local_chain(self.service)),
+        }
+    }
+
+    fn to(&self, address: IpAddr, what: &str) -> String {
+        let Service { name, protocol, at, .. } = self.service;
+        let (bits, port) = (self.bits(), at.port());
+        format!(
+            r#"-d {address}/{bits} -p {protocol} -m comment --comment "{name} {what}" -m {protocol} --dport {port}"#
+        )
+    }
+
+    const fn bits(&self) -> u8 {
+        match self.family {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
+
+    fn add(&mut self, part: Part, line: std::fmt::Arguments<'_>) {
+        let text = match part {
+            Part::NodePort => &mut self.rules.node_ports,
+            Part::Endpoint => &mut self.rules.endpoints,
+            Part::Portal => &mut self.rules.portals,
+            Part::Balancing => &mut self.rules.balancing,
+        };
+        writeln!(text, "-A {line}").expect("a String takes all");
     }
 }
 
@@ -167,8 +287,16 @@ fn service_chain(service: &Service) -> String {
     chain("KUBE-SVC-", &format!("{}{}", service.name, service.protocol))
 }
 
-fn endpoint_chain(service: &Service, index: usize) -> String {
-    chain("KUBE-SEP-", &format!("{}{}{}", service.name, service.protocol, service.backends[index]))
+fn balancer_chain(service: &Service) -> String {
+    chain("KUBE-FW-", &format!("{}{}", service.name, service.protocol))
+}
+
+fn local_chain(service: &Service) -> String {
+    chain("KUBE-XLB-", &format!("{}{}", service.name, service.protocol))
+}
+
+fn endpoint_chain(service: &Service, backend: SocketAddr) -> String {
+    chain("KUBE-SEP-", &format!("{}{}{backend}", service.name, service.protocol))
 }
 
 /// A chain's name: a digest in base 32, as kube-proxy has it, by a hash that needs no crate.

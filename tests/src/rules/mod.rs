@@ -27,6 +27,15 @@ pub struct Service {
     pub node_port: Option<u16>,
     /// The pods that serve it, with their port.
     pub backends: Vec<SocketAddr>,
+    /// Addresses that are led to the node for it to be called by (`externalIPs`).
+    pub external: Vec<IpAddr>,
+    /// The same, as a load balancer says (`status.loadBalancer.ingress`).
+    pub balancers: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`: those of `backends` that are this node's. Who calls from outside gets one of them, and
+    /// stays who it is.
+    pub local: Option<Vec<SocketAddr>>,
+    /// `sessionAffinity: ClientIP`: for how many seconds a client stays with its backend.
+    pub affinity: Option<u32>,
 }
 
 impl Service {
@@ -40,6 +49,10 @@ impl Service {
             at: SocketAddr::new(SERVICE.ip(family), port),
             node_port: None,
             backends: backends.to_vec(),
+            external: Vec::new(),
+            balancers: Vec::new(),
+            local: None,
+            affinity: None,
         }
     }
 
@@ -47,6 +60,24 @@ impl Service {
     #[must_use]
     pub fn node_port(self, port: u16) -> Self {
         Self { node_port: Some(port), ..self }
+    }
+
+    /// The service, at addresses of elsewhere as well.
+    #[must_use]
+    pub fn led_here(self, external: IpAddr, balancer: IpAddr) -> Self {
+        Self { external: vec![external], balancers: vec![balancer], ..self }
+    }
+
+    /// The service, whose callers from outside stay who they are: all of its backends are this node's.
+    #[must_use]
+    pub fn local(self) -> Self {
+        Self { local: Some(self.backends.clone()), ..self }
+    }
+
+    /// The service, whose clients stay with their backends for an hour.
+    #[must_use]
+    pub fn affine(self) -> Self {
+        Self { affinity: Some(3_600), ..self }
     }
 
     /// A service of each transport for the same backends.
@@ -76,10 +107,8 @@ pub fn fillers(family: Family, count: usize) -> Vec<Service> {
     let backend = |number| SocketAddr::new(address(200, number), 8080);
     let filler = |number: usize| Service {
         name: format!("filler/s-{number}"),
-        protocol: Protocol::Tcp,
         at: SocketAddr::new(address(97, number + 1), 80),
-        node_port: None,
-        backends: vec![backend(2 * number + 1), backend(2 * number + 2)],
+        ..Service::new(Protocol::Tcp, 80, &[backend(2 * number + 1), backend(2 * number + 2)])
     };
     (0..count).map(filler).collect()
 }

@@ -4,9 +4,14 @@
 //! masquerade, and no rule about invalid packets.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use super::Service;
 use crate::cast::{Family, cluster_cidr};
+
+/// How many services have a map without a name each, if they have one backend only: the kernel finds such a map its number by
+/// looking through all that there are (`nf_tables_set_alloc_name`, net/netfilter/nf_tables_api.c), a minute's work for 10,000.
+const NAMELESS: usize = 1_000;
 
 /// A ruleset for `nft -f` that serves `services` (those of `family`).
 #[must_use]
@@ -25,12 +30,16 @@ pub fn kube_proxy_nftables(family: Family, services: &[Service]) -> String {
     table.block("chain masquerading", &masquerading);
     let (mut ips, mut node_ports) = (Vec::new(), Vec::new());
     for (number, service) in services.iter().enumerate() {
-        let Service { at, protocol, .. } = service;
-        ips.push(format!("{} . {protocol} . {} : goto service-{number}", at.ip(), at.port()));
+        let Service { at, protocol, external, balancers, .. } = service;
+        let port = at.port();
+        ips.push(format!("{} . {protocol} . {port} : goto service-{number}", at.ip()));
+        for address in external.iter().chain(balancers) {
+            ips.push(format!("{address} . {protocol} . {port} : goto external-{number}"));
+        }
         if let Some(port) = service.node_port {
             node_ports.push(format!("{protocol} . {port} : goto external-{number}"));
         }
-        table.service(ip, number, service);
+        table.service(ip, kind, number, service);
     }
     table.map("service-ips", &format!("{kind} . inet_proto . inet_service"), &ips);
     table.map("service-nodeports", "inet_proto . inet_service", &node_ports);
@@ -58,9 +67,12 @@ pub fn kube_proxy_nftables(family: Family, services: &[Service]) -> String {
 struct Table(String);
 
 impl Table {
-    fn block(&mut self, head: &str, lines: &[&str]) {
-        writeln!(self.0, "  {head} {{\n    {}\n  }}", lines.join("\n    "))
-            .expect("a String takes all");
+    fn block(&mut self, head: &str, lines: &[impl AsRef<str>]) {
+        writeln!(self.0, "  {head} {{").expect("a String takes all");
+        for line in lines {
+            writeln!(self.0, "    {}", line.as_ref()).expect("a String takes all");
+        }
+        self.0 += "  }\n";
     }
 
     fn map(&mut self, name: &str, kind: &str, elements: &[String]) {
@@ -72,33 +84,74 @@ impl Table {
         self.block(&format!("map {name}"), &[&kind, &elements]);
     }
 
-    fn service(&mut self, ip: &str, number: usize, service: &Service) {
+    fn service(&mut self, ip: &str, kind: &str, number: usize, service: &Service) {
         let Service { protocol, at, backends, name, .. } = service;
-        let mut choices = Vec::new();
         for (index, backend) in backends.iter().enumerate() {
-            let chain = format!("endpoint-{number}-{index}");
-            self.block(
-                &format!("chain {chain}"),
-                &[
-                    &format!("comment \"{name}\""),
-                    &format!("{ip} saddr {} jump mark-for-masquerade", backend.ip()),
-                    &format!("meta l4proto {protocol} dnat to {backend}"),
-                ],
-            );
-            choices.push(format!("{index} : goto {chain}"));
+            let chain = format!("{number}-{index}");
+            let mut lines = vec![
+                format!("comment \"{name}\""),
+                format!("{ip} saddr {} jump mark-for-masquerade", backend.ip()),
+            ];
+            if let Some(seconds) = service.affinity {
+                let timeout = format!("timeout {seconds}s");
+                let set = [&*format!("type {kind}"), "flags dynamic,timeout", &timeout];
+                self.block(&format!("set affinity-{chain}"), &set);
+                lines.push(format!("update @affinity-{chain} {{ {ip} saddr }}"));
+            }
+            lines.push(format!("meta l4proto {protocol} dnat to {backend}"));
+            self.block(&format!("chain endpoint-{chain}"), &lines);
         }
-        let choose = match backends.len() {
-            0 => "drop".into(),
-            count => format!("numgen random mod {count} vmap {{ {} }}", choices.join(", ")),
-        };
-        let from_afar = format!(
-            "{ip} daddr {} {protocol} dport {} {ip} saddr != {} jump mark-for-masquerade",
+        let cluster = cluster_cidr(service.family());
+        let mut inner = vec![format!(
+            "{ip} daddr {} {protocol} dport {} {ip} saddr != {cluster} jump mark-for-masquerade",
             at.ip(),
             at.port(),
-            cluster_cidr(service.family())
-        );
-        self.block(&format!("chain service-{number}"), &[&from_afar, &choose]);
+        )];
+        inner.extend(choose(ip, number, service, backends));
+        self.block(&format!("chain service-{number}"), &inner);
+        if service.node_port.is_none()
+            && service.external.is_empty()
+            && service.balancers.is_empty()
+        {
+            return;
+        }
         let goto = format!("goto service-{number}");
-        self.block(&format!("chain external-{number}"), &["jump mark-for-masquerade", &goto]);
+        let outer = match &service.local {
+            None => vec!["jump mark-for-masquerade".into(), goto],
+            Some(local) => {
+                let mut outer = vec![
+                    format!("{ip} saddr {cluster} {goto}"),
+                    "fib saddr type local jump mark-for-masquerade".into(),
+                    format!("fib saddr type local {goto}"),
+                ];
+                outer.extend(choose(ip, number, service, local));
+                outer
+            }
+        };
+        self.block(&format!("chain external-{number}"), &outer);
     }
+}
+
+/// Who has been here before stays; the rest is chance.
+fn choose(ip: &str, number: usize, service: &Service, backends: &[SocketAddr]) -> Vec<String> {
+    let chain = |backend: &SocketAddr| {
+        let index = service.backends.iter().position(|other| other == backend);
+        format!("{number}-{}", index.expect("those of this node are among them"))
+    };
+    let mut lines = Vec::new();
+    if service.affinity.is_some() {
+        let stays = |backend| {
+            let chain = chain(backend);
+            format!("{ip} saddr @affinity-{chain} goto endpoint-{chain}")
+        };
+        lines.extend(backends.iter().map(stays));
+    }
+    let choice = |(index, backend)| format!("{index} : goto endpoint-{}", chain(backend));
+    let choices: Vec<_> = backends.iter().enumerate().map(choice).collect();
+    lines.push(match backends.len() {
+        0 => "drop".into(),
+        1 if number >= NAMELESS => format!("goto endpoint-{}", chain(&backends[0])),
+        count => format!("numgen random mod {count} vmap {{ {} }}", choices.join(", ")),
+    });
+    lines
 }
