@@ -36,6 +36,7 @@ mod services;
 mod settings;
 mod steady;
 mod storm;
+mod tunnels;
 mod unload;
 mod uplinks;
 mod views;

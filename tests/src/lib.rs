@@ -5,6 +5,7 @@
 //! - [`network::Network`] is the conflist; [`runtime::Runtime`] calls its plugins.
 //! - [`rules`] writes what kube-proxy would; [`eventually`] waits; [`ledger`] and [`counters`] look.
 //! - [`amnesia`] and [`mappings`] reach into the maps.
+//! - [`tunnel`] is a cable without Ethernet.
 //! - [`packet`] is for tests of single programs; [`cast`] is who plays everywhere.
 
 pub mod amnesia;
@@ -26,4 +27,5 @@ pub mod pod;
 pub mod rules;
 pub mod runtime;
 pub mod traffic;
+pub mod tunnel;
 pub mod watcher;

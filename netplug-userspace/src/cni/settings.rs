@@ -31,10 +31,10 @@ pub(super) fn check_uplinks(
     bridge: Option<&str>,
 ) -> Result<(), Error> {
     let (found, without_ethernet) = uplink::find(netlink, config.uplinks.as_deref())?;
-    for name in without_ethernet {
+    for name in &without_ethernet {
         warn(format_args!("{name} has no Ethernet header; what leaves by it is left to the host"));
     }
-    if found.is_empty() {
+    if found.is_empty() && without_ethernet.is_empty() {
         warn("no uplink: there is no default route, and `uplinks` names none");
     }
     if let Some(bridge) = bridge.filter(|bridge| found.iter().any(|link| link.name == **bridge)) {
