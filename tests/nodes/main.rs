@@ -41,5 +41,6 @@ mod unload;
 mod uplinks;
 mod views;
 mod watch;
+mod ways;
 mod without_gateway;
 mod without_netplug;
