@@ -31,6 +31,7 @@ mod ports;
 mod pressure;
 mod privileged_ports;
 mod promote;
+mod proxies;
 mod reuse;
 mod services;
 mod settings;
