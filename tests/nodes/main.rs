@@ -32,6 +32,7 @@ mod pressure;
 mod privileged_ports;
 mod promote;
 mod proxies;
+mod replaced;
 mod reuse;
 mod services;
 mod settings;
