@@ -5,7 +5,7 @@ use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use rstest::rstest;
 
 use crate::scene::Steering::{self, Always, Learn};
-use crate::scene::{PORT, Scene};
+use crate::scene::{PORT, Proxy, Scene};
 
 /// Which of the two opens first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,9 @@ fn one_source_port_may_be_used_for_both_at_once(
 fn a_source_port_may_be_used_again_at_once(
     #[values(V4, V6)] ip: Family,
     #[values(Learn, Always)] steering: Steering,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
 ) {
-    let scene = Scene::steered(steering);
+    let scene = Scene::served_by(steering.network(), proxy);
     for number in 0..30 {
         let to = if number % 2 == 0 { scene.service(ip) } else { scene.web.at(ip, PORT) };
         let mut talk = scene.client.dial(to).from_port(20_002).tcp().unwrap();
@@ -52,8 +53,11 @@ fn a_source_port_may_be_used_again_at_once(
 
 /// The host forgets a flow that netplug still knows, and gives its tuple to a service's client.
 #[rstest]
-fn a_flow_that_the_host_forgot_makes_room_for_a_services(#[values(V4, V6)] ip: Family) {
-    let scene = Scene::steered(Learn);
+fn a_flow_that_the_host_forgot_makes_room_for_a_services(
+    #[values(V4, V6)] ip: Family,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
+) {
+    let scene = Scene::served_by(Learn.network(), proxy);
     let by_address = scene.client.dial(scene.web.at(ip, PORT)).from_port(20_003);
     by_address.open(Udp).unwrap().ask_times(20).unwrap();
     scene.node.namespace().run("conntrack -F");

@@ -92,8 +92,9 @@ fn a_large_transfer_by_a_service_arrives_whole(
 fn a_server_may_speak_first_after_a_silence(
     #[values(V4, V6)] ip: Family,
     #[values(Learn, Always)] steering: Steering,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
 ) {
-    let scene = Scene::steered(steering);
+    let scene = Scene::served_by(steering.network(), proxy);
     let mut talk = scene.client.dial(scene.service(ip)).tcp().unwrap();
     talk.ask_times(REQUESTS).unwrap();
     // The same as a long silence, without its length: nothing of the flow is remembered.
@@ -108,9 +109,10 @@ fn a_server_may_speak_first_after_a_silence(
 fn a_connection_that_has_not_been_answered_yet_keeps_its_tuple(
     #[values(V4, V6)] ip: Family,
     #[values(Learn, Direct)] steering: Steering,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
 ) {
     const CALLER: u16 = 20_000;
-    let scene = Scene::steered(steering);
+    let scene = Scene::served_by(steering.network(), proxy);
     let by_service = scene.client.dial(scene.service(ip)).from_port(CALLER);
     let mut by_service = by_service.tcp().unwrap();
     let to_pod = scene.client.dial(scene.web.at(ip, PORT)).from_port(CALLER);
@@ -124,8 +126,9 @@ fn a_node_port_answers_the_outside(
     #[values(V4, V6)] ip: Family,
     #[values(Tcp, Udp)] protocol: Protocol,
     #[values(Learn, Always, Direct)] steering: Steering,
+    #[values(Proxy::Iptables, Proxy::Nftables)] proxy: Proxy,
 ) {
-    let scene = Scene::steered(steering);
+    let scene = Scene::served_by(steering.network(), proxy);
     let at = SocketAddr::new(NODE_1.ip(ip), NODE_PORT);
     let mut talk = scene.node.outside().dial(at).open(protocol).unwrap();
     assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
