@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_reuseaddr, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, connect_unspec, socket_with,
+};
 
 use super::{Answer, PATIENCE, Protocol, content, timed_out, uninterrupted};
 use crate::namespace::Namespace;
@@ -222,10 +224,11 @@ impl Talk {
         Ok(())
     }
 
-    /// Ends a TCP connection by RST.
+    /// Ends a TCP connection by RST; its port is free at once.
     pub fn reset(self) -> io::Result<()> {
         if let Socket::Tcp(stream) = &self.socket {
-            set_socket_linger(stream.get_ref(), Some(Duration::ZERO))?;
+            // Closed would not yet be gone: a child that another thread is just starting holds a copy until its exec(2).
+            connect_unspec(stream.get_ref())?;
         }
         Ok(())
     }
