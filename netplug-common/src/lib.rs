@@ -9,6 +9,8 @@
 //! - **uplink**: an interface by which packets leave the node. **bridge**: `cbr0` by default.
 //! - **enter / leave**: a packet *enters* the host at an endpoint's host end or an uplink, where `from_pod` or
 //!   `from_uplink` sees it, and *leaves* it where `to_pod` or `to_uplink` does.
+//! - **adopt / release**: steer what the ports of a bridge send that netplug did not make, and do nothing else with it; no more
+//!   so.
 //! - **tuple**: protocol, source and destination address and port, one direction; its reply is reversed.
 //! - **visit**: a packet that goes through the host's stack. **steer**: make it visit although the bridge would
 //!   have switched it.

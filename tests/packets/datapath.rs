@@ -19,7 +19,7 @@ use netplug_common::maps::counters::Count;
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::flow::Flow;
 use netplug_common::maps::nat::Mapping;
-use netplug_common::maps::port::{PodPort, SOURCE_GUARD};
+use netplug_common::maps::port::{ADOPTED, PodPort, SOURCE_GUARD, unrouted};
 use netplug_common::maps::uplink::UplinkEntry;
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Port, Tuple};
@@ -157,6 +157,26 @@ impl Datapath {
         let entry = EndpointEntry { ifindex: HERE, mac: WEB.mac, _pad: [0; 2] };
         datapath.hash("ENDPOINTS4").insert(V4::address(WEB), entry, 0).unwrap();
         datapath.hash("ENDPOINTS6").insert(V6::address(WEB), entry, 0).unwrap();
+        datapath
+    }
+
+    /// The host end where test runs take place is no pod's, but a port of an adopted bridge whose MAC is GATEWAY's: `lo`, by which
+    /// WEB's network is routed.
+    pub fn adopting() -> Self {
+        let mut datapath = Self::new();
+        for line in ["-4 route add 10.244.0.0/24 dev lo", "-6 route add fd00:244::/64 dev lo"] {
+            assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success());
+        }
+        for family in ["ipv4", "ipv6"] {
+            std::fs::write(format!("/proc/sys/net/{family}/conf/all/forwarding"), "1").unwrap();
+        }
+        let port = PodPort {
+            gateway_mac: GATEWAY.mac,
+            bridge: HERE,
+            flags: ADOPTED | unrouted::<V4>() | unrouted::<V6>(),
+            ..PodPort::zeroed()
+        };
+        datapath.hash("PORTS").insert(HERE, port, 0).unwrap();
         datapath
     }
 

@@ -2,8 +2,9 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::decide::retry::TRIES;
+use netplug_common::maps::config::STEERING_DIRECT;
 use netplug_tests::cast::Family::{self, V4, V6};
-use netplug_tests::cast::{Actor, CLIENT, GATEWAY, OUTSIDE, WEB};
+use netplug_tests::cast::{Actor, CLIENT, GATEWAY, INTRANET, OUTSIDE, WEB};
 use netplug_tests::packet::{
     Neighbour, echo, eth, ip, ipv6, neighbour_solicitation, payload, tcp, udp,
 };
@@ -27,6 +28,24 @@ fn a_packet_for_the_gateway_is_left_as_it_is(#[values(V4, V6)] family: Family) {
         / tcp(40000, 80).ack()
         / payload(b"hello");
     datapath.enters(&packet, NEXT, &packet);
+}
+
+/// Nobody knows who is behind it: neither is its source looked at, nor is it remembered or let past the host.
+#[rstest]
+fn an_adopted_ports_packets_are_steered_and_no_more(#[values(V4, V6)] family: Family) {
+    let mut datapath = Datapath::adopting();
+    datapath.configure(|config| config.steering = STEERING_DIRECT);
+    for (who, number) in [(CLIENT, 1), (OUTSIDE, 2)] {
+        let to = |mac| eth(who, mac) / ip(family, who, WEB) / udp(40000, 53) / payload(b"hello");
+        datapath.enters(&to(WEB), NEXT, &to(GATEWAY));
+        let to = |mac| eth(who, mac) / ip(family, who, WEB) / tcp(40000, 80).syn();
+        datapath.enters(&to(WEB), NEXT, &to(GATEWAY));
+        assert_eq!(datapath.counted(Counter::Aside), 2 * number);
+    }
+    assert_eq!(datapath.counted(Counter::Visit), 0);
+    let elsewhere = Actor { v4: INTRANET.v4, v6: INTRANET.v6, ..WEB };
+    let left = eth(CLIENT, WEB) / ip(family, CLIENT, elsewhere) / udp(40000, 53);
+    datapath.enters(&left, NEXT, &left);
 }
 
 /// Every pod of the bridge would take it, and no rule in FORWARD would have seen it.

@@ -3,16 +3,19 @@
 //! Hit:  1 the host has decided this flow already: follow it
 //! Miss: 2 is the source its own  3 may the host be spared even now (`direct`)  4 a call of a HostPort gets
 //!       its pod's address  5 remember it, to learn from it  6 bring it before the host, past the bridge
+//!
+//! From a port of an adopted bridge: a miss, always, and 6 alone.
 
 use netplug_common::counter::Counter;
 use netplug_common::maps::config::{Config, HOST_PORTS, STEERING_ALWAYS};
-use netplug_common::maps::port::PodPort;
+use netplug_common::maps::port::{ADOPTED, PodPort};
 use netplug_common::tuple::Tuple;
 
 use crate::apart::Apart;
 use crate::hook::HEADERS;
 use crate::maps;
 use crate::packet::{Header, Kind, Packet};
+use crate::report;
 use crate::skb::Skb;
 use crate::stage::{direct, flow_cache, guard, steer, visit};
 use crate::verdict::{Outcome, Verdict};
@@ -50,6 +53,11 @@ fn miss<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
     if skb.is_tagged() {
         // Another VLAN's, for the bridge to part.
         return Ok(Verdict::Next);
+    }
+    if port.flags & ADOPTED != 0 {
+        // Nor has it been guarded: it has not that flag.
+        report::count(skb, Counter::Aside);
+        return steer::to_host(skb, &packet, port);
     }
     if open(skb, &packet, port, config)
         && let Some(outcome) = follow(skb, &packet, config)

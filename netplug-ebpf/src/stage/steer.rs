@@ -8,10 +8,16 @@
 //! Other broadcast and multicast frames, neighbour discovery, and whatever goes to a link-local address: routing
 //! does not carry them. What the host does not route by the pod's bridge, where the bridge had no such address as the pod came:
 //! it would leave by another way.
+//! # From adopted ports
+//! Nobody knows who is behind them, so that all is asked about, and any packet for one host in a frame for all is steered. What
+//! a DHCP server hands to a client is left to the bridge, too: the host would look in vain for an address that nobody has yet.
+//! The port's own MAC brings a packet up, as any that the bridge has itself, if the packet is told apart from those for others:
+//! for its own only the bridge does that.
 
 use netplug_common::counter::Counter;
 use netplug_common::ip::Address;
-use netplug_common::maps::port::{PodPort, unrouted};
+use netplug_common::maps::port::{ADOPTED, PodPort, unrouted};
+use netplug_common::tuple::{Tuple, UDP};
 
 use crate::maps;
 use crate::packet::{Header, Packet, ethernet, neighbour};
@@ -19,12 +25,19 @@ use crate::route;
 use crate::skb::Skb;
 use crate::verdict::{Outcome, Verdict};
 
+/// Ports of DHCP servers and clients (RFC 2131 §4.1).
+const DHCP: (u16, u16) = (67, 68);
+
 /// Makes the packet one for the gateway, where it is not and should be.
 #[inline(always)]
 pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outcome {
     let Some(macs) = ethernet::macs(skb) else { return Ok(Verdict::Next) };
+    let is_adopted = port.flags & ADOPTED != 0;
+    let is_for_one = ethernet::is_unicast(&macs.destination)
+        || if is_adopted { packet.tuple.destination.is_for_one_host() } else { is_for_pod(packet) };
     if port.bridge == 0
-        || !(ethernet::is_unicast(&macs.destination) || is_for_pod(packet))
+        || !is_for_one
+        || (is_adopted && is_handed_out(packet))
         || ethernet::same(&macs.destination, &port.gateway_mac)
         || packet.tuple.destination.is_link_local()
         || neighbour::is_discovery(packet)
@@ -35,7 +48,17 @@ pub fn to_host<V: Header>(skb: Skb, packet: &Packet<V>, port: &PodPort) -> Outco
         return Ok(Verdict::Next);
     }
     ethernet::set_destination(skb, &port.gateway_mac).map_err(|()| Counter::RewriteFailed)?;
+    if is_adopted {
+        skb.is_for_host();
+    }
     Ok(Verdict::Next)
+}
+
+/// Whether it may be an address that a DHCP server hands out.
+#[inline(always)]
+fn is_handed_out<V: Header>(packet: &Packet<V>) -> bool {
+    let Tuple { source_port, destination_port, protocol, .. } = &packet.tuple;
+    *protocol == UDP && (source_port.get(), destination_port.get()) == DHCP
 }
 
 /// Out of line: few ports are asked about.
