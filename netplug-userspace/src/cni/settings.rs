@@ -68,20 +68,8 @@ pub(super) fn load(config: &Config) -> Result<Datapath, Error> {
 /// Has the node forward what pods send, and not tell them of shorter ways.
 pub(super) fn forward(network: &Network<'_>) -> Result<(), Error> {
     state::with(|state| {
-        let bridge = network.bridge.map(|bridge| bridge.name.as_str());
-        if let Some(bridge) = bridge {
-            sysctl::ensure(state, &format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
-        }
-        // The kernel sends redirects if either of `all` and the device says so.
-        sysctl::ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
-        sysctl::forward_ipv4(state)?;
-        if let Some(device) = network.bridge.or(network.routed) {
-            sysctl::forward_from(state, device)?;
-        }
-        if network.pods.iter().any(IpNetwork::is_ipv6) {
-            sysctl::forward_ipv6(state, bridge)?;
-        }
-        Ok(())
+        let ipv6 = network.pods.iter().any(IpNetwork::is_ipv6);
+        Ok(sysctl::route_back(state, network.bridge, network.routed, ipv6)?)
     })
 }
 

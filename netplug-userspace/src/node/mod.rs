@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod bridge;
+mod change;
 pub mod link;
 pub mod masquerade;
 pub mod mtu;

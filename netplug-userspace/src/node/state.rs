@@ -1,6 +1,6 @@
 //! What netplug changed on the node and will put back: earlier values of sysctls. Its bridges tell by their alias; until
 //! they have one, they are on file. Also kept here: what networks and operators ask of masquerade, since the datapath has
-//! one answer for all of them, and which uplinks the last ADD wanted, for who looks after them.
+//! one answer for all of them, which uplinks the last ADD wanted, and which bridges are adopted, for who looks after them.
 //!
 //! Of addresses that bridges were given it is known, too, until an ADD ends well with them: the last that fails takes them back.
 //!
@@ -16,6 +16,7 @@ use atomic_write_file::AtomicWriteFile;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::change::{Change, put_back};
 use super::link::Link;
 use super::{Error, Mac, Netlink, bridge, masquerade, sysctl};
 
@@ -39,6 +40,11 @@ pub struct State {
     #[serde(flatten)]
     masquerade: masquerade::Wishes,
     uplinks: UplinkChoice,
+    /// Names of adopted bridges, there or not.
+    adopted: BTreeSet<String>,
+    /// The bridge for whose adoption sysctls are changed just now; none: for pods.
+    #[serde(skip)]
+    adopts: Option<String>,
 }
 
 /// An address that a bridge was given, and that the last ADD to fail takes back.
@@ -70,47 +76,68 @@ impl UplinkChoice {
     }
 }
 
-/// A sysctl that netplug changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// Its path below /proc/sys.
-    pub name: String,
-    /// What it was.
-    pub was: String,
-    /// What netplug made of it.
-    pub became: String,
-    /// What netplug had made of it before: what it still is if netplug was killed before it wrote.
-    #[serde(default)]
-    pub before: Option<String>,
-    /// Whether it is a device's, and need not be known once that is gone.
-    #[serde(default)]
-    pub goes: bool,
-}
-
-impl Change {
-    /// Whether a sysctl that is `found` is as netplug left it.
-    fn is_ours(&self, found: &str) -> bool {
-        self.became == found || self.before.as_deref() == Some(found)
-    }
-}
-
 impl State {
     /// Keeps what sysctls were, before they change. Where somebody else has changed one since netplug did, theirs is what
     /// will be put back.
     pub fn remember(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         self.sysctls.retain(|known| !known.goes || sysctl::is_there(&known.name));
-        for change in changes {
+        for mut change in changes {
             match self.sysctls.iter_mut().find(|known| known.name == change.name) {
                 Some(known) => {
                     if !known.is_ours(&change.was) {
                         known.was = change.was;
                     }
                     known.before = Some(std::mem::replace(&mut known.became, change.became));
+                    known.is_wanted_by(self.adopts.as_deref());
                 }
-                None => self.sysctls.push(change),
+                None => {
+                    change.adopted.extend(self.adopts.clone());
+                    self.sysctls.push(change);
+                }
             }
         }
         save(self)
+    }
+
+    /// Keeps that some of the sysctls that netplug changed are wanted so now, too, where that is news.
+    pub fn want(&mut self, which: impl Fn(&Change) -> bool) -> Result<(), Error> {
+        let mut is_news = false;
+        for known in self.sysctls.iter_mut().filter(|known| which(known)) {
+            is_news |= known.is_wanted_by(self.adopts.as_deref());
+        }
+        if is_news { save(self) } else { Ok(()) }
+    }
+
+    /// The bridges that are adopted, by name.
+    #[must_use]
+    pub fn adopted(&self) -> &BTreeSet<String> {
+        &self.adopted
+    }
+
+    /// Keeps that a bridge is adopted.
+    pub fn adopt(&mut self, bridge: &str) -> Result<(), Error> {
+        if self.adopted.insert(bridge.into()) { save(self) } else { Ok(()) }
+    }
+
+    /// Changes sysctls for the adoption of a bridge.
+    pub fn for_adopted<T>(&mut self, bridge: &str, change: impl FnOnce(&mut Self) -> T) -> T {
+        self.adopts = Some(bridge.into());
+        let done = change(self);
+        self.adopts = None;
+        done
+    }
+
+    /// Puts back what was changed for a bridge's adoption alone, and keeps that it is adopted no more. Returns what was done.
+    pub fn release(&mut self, bridge: &str) -> Result<Vec<String>, Error> {
+        let (mut free, mut others) = (Vec::new(), Vec::new());
+        for mut known in self.sysctls.clone() {
+            let was_last = known.adopted.remove(bridge) && known.adopted.is_empty();
+            if was_last { free.push(known) } else { others.push(known) }
+        }
+        let done = put_back(&free)?;
+        self.sysctls = others;
+        self.adopted.remove(bridge);
+        save(self).map(|()| done)
     }
 
     /// What the sysctl `name`, which is `found` now, was before netplug changed it, if it did and nobody has since.
@@ -272,18 +299,9 @@ pub fn restore() -> Result<Vec<String>, Error> {
     let kept = bridge::Kept::alone()?;
     let _lock = lock()?;
     let state = read()?;
-    let mut ours = Vec::new();
-    for change in state.sysctls.iter().rev() {
-        // All are looked at before one is written, which may change others.
-        if sysctl::get(&change.name)?.is_some_and(|found| change.is_ours(&found)) {
-            ours.push(change);
-        }
-    }
-    let mut done = Vec::new();
-    for Change { name, was, .. } in ours {
-        sysctl::write(name, was)?;
-        done.push(format!("{name} is {was} again"));
-    }
+    let released = state.adopted.iter().map(|bridge| format!("{bridge} is adopted no more"));
+    let mut done: Vec<_> = released.collect();
+    done.extend(put_back(&state.sysctls)?);
     let netlink = Netlink::open()?;
     for (index, address) in &state.addresses {
         if let Some(bridge) = netlink.link_of_index(*index)? {

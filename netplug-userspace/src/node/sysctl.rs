@@ -1,13 +1,15 @@
 //! Sysctls of the calling thread's namespace. Written only where they differ; what they were is kept, so that
 //! `netplug unload` can put it back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use super::Error;
+use super::change::Change;
 use super::link::Link;
-use super::state::{Change, State};
+use super::state::State;
 
 fn path(name: &str) -> PathBuf {
     // Interface names may have dots; keys are written with slashes.
@@ -54,7 +56,10 @@ pub fn forward_from(state: &mut State, device: &Link) -> Result<(), Error> {
 fn ensure_until(state: &mut State, name: &str, value: &str, goes: bool) -> Result<bool, Error> {
     match get(name)? {
         None => Ok(false),
-        Some(found) if found == value => Ok(true),
+        Some(found) if found == value => {
+            state.want(|known| known.name == name)?;
+            Ok(true)
+        }
         Some(found) => {
             state.remember([Change { goes, ..change(name, &found, value) }])?;
             write(name, value)?;
@@ -77,9 +82,30 @@ pub fn stretch(state: &mut State, name: &str, longer: u64) -> Result<bool, Error
     Ok(true)
 }
 
+/// Has the node route back what comes in by `bridge`, be it adopted or pods', or forward what comes from a `routed` pod's
+/// interface, and not tell the senders of shorter ways.
+pub fn route_back(
+    state: &mut State,
+    bridge: Option<&Link>,
+    routed: Option<&Link>,
+    ipv6: bool,
+) -> Result<(), Error> {
+    let name = bridge.map(|bridge| bridge.name.as_str());
+    if let Some(name) = name {
+        ensure(state, &format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
+    }
+    // The kernel sends redirects if either of `all` and the device says so.
+    ensure(state, "net/ipv4/conf/all/send_redirects", "0")?;
+    forward_ipv4(state)?;
+    if let Some(device) = bridge.or(routed) {
+        forward_from(state, device)?;
+    }
+    if ipv6 { forward_ipv6(state, name) } else { Ok(()) }
+}
+
 /// Has the node forward IPv4. The kernel then has every device forward too, and has none heed redirects
 /// (`inet_forward_change`, net/ipv4/devinet.c).
-pub fn forward_ipv4(state: &mut State) -> Result<(), Error> {
+fn forward_ipv4(state: &mut State) -> Result<(), Error> {
     forward(state, "net/ipv4/ip_forward", "net/ipv4/conf", |device| match device {
         "all" => ("accept_redirects", "0"),
         _ => ("forwarding", "1"),
@@ -89,7 +115,7 @@ pub fn forward_ipv4(state: &mut State) -> Result<(), Error> {
 /// Has the node forward IPv6. The kernel then has every device forward too (`addrconf_forward_change`,
 /// net/ipv6/addrconf.c), and a device that forwards heeds router advertisements only if its `accept_ra` is 2
 /// (Documentation/networking/ip-sysctl.rst): those that did heed them go on, but for `bridge`, behind which are pods.
-pub fn forward_ipv6(state: &mut State, bridge: Option<&str>) -> Result<(), Error> {
+fn forward_ipv6(state: &mut State, bridge: Option<&str>) -> Result<(), Error> {
     const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
     if get(FORWARDING)?.as_deref() == Some("0") {
         for name in devices("net/ipv6/conf")?.iter().filter(|name| Some(name.as_str()) != bridge) {
@@ -113,7 +139,12 @@ fn forward(
     sets: impl Fn(&str) -> (&'static str, &'static str),
 ) -> Result<(), Error> {
     if get(switch)?.as_deref() != Some("0") {
-        return Ok(());
+        let devices = format!("{folder}/");
+        return state.want(|known| {
+            // What went with it: devices that forwarded, and those that heed routers all the same.
+            let is_its = known.was == known.became || known.name.ends_with("/accept_ra");
+            known.name == switch || (known.name.starts_with(&devices) && is_its)
+        });
     }
     let mut remembered = Vec::new();
     for device in devices(folder)? {
@@ -140,7 +171,14 @@ fn devices(folder: &str) -> Result<Vec<String>, Error> {
 }
 
 fn change(name: &str, was: &str, became: &str) -> Change {
-    Change { name: name.into(), was: was.into(), became: became.into(), before: None, goes: false }
+    Change {
+        name: name.into(),
+        was: was.into(),
+        became: became.into(),
+        before: None,
+        goes: false,
+        adopted: BTreeSet::new(),
+    }
 }
 
 /// Makes a sysctl of a device of ours `value`, without remembering: it goes with the device. Content where the kernel
