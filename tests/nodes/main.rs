@@ -1,7 +1,10 @@
 //! Scenarios on whole nodes: the real binary, real veths, real service-proxy rules. One file per behaviour.
 
+mod containers;
 mod scene;
 
+mod adopt;
+mod adopt_left;
 mod amnesia;
 mod bad_input;
 mod bridge;
@@ -32,6 +35,7 @@ mod pressure;
 mod privileged_ports;
 mod promote;
 mod proxies;
+mod release;
 mod replaced;
 mod reuse;
 mod services;

@@ -3,6 +3,7 @@
 //! Tables are for people: upper-case heads, two spaces between columns. `-o json` is for scripts: one object with a
 //! `schema` number and snake_case keys. Errors go to stderr; exit code 1 is a failure, 2 a usage error.
 
+mod adopt;
 mod counters;
 mod endpoints;
 mod flows;
@@ -55,7 +56,7 @@ enum Command {
     /// Which packets of pods leave as the node; show or change it.
     #[command(subcommand)]
     Masquerade(masquerade::Command),
-    /// Keep up with uplinks and their addresses, and with a file of ip-masq-agent's format, until SIGTERM or SIGINT.
+    /// Keep up with uplinks and their addresses, with ports of adopted bridges, and with a file of ip-masq-agent's format, until SIGTERM or SIGINT.
     Watch {
         /// The file; one that is missing stands for ip-masq-agent's defaults.
         #[arg(long, value_name = "FILE")]
@@ -75,6 +76,19 @@ enum Command {
         /// Also while pods are served.
         #[arg(long)]
         force: bool,
+    },
+    /// Have kube-proxy's rules see what containers and VMs on a bridge of others (docker0, virbr0, podman's) send one another.
+    ///
+    /// Each packet that the host routes back by the bridge is brought before it; nothing is guarded, masqueraded or learned.
+    /// Ports that come later are picked up by `netplug watch`, where that runs, or when the bridge is adopted again.
+    Adopt {
+        /// The bridge; its ports that are neither veths nor taps are left alone.
+        bridge: String,
+    },
+    /// Undo `adopt`, with all that it has changed.
+    Release {
+        /// The bridge, be it there or not.
+        bridge: String,
     },
     /// Move `from_pod` of every endpoint to TCX, where it costs each packet less.
     Promote,
@@ -105,6 +119,8 @@ fn dispatch(Arguments { output, command }: Arguments) -> anyhow::Result<()> {
         Command::Watch { masquerade_file } => watch::run(masquerade_file),
         Command::Load { log, flow_cache } => load::run(output, log, flow_cache),
         Command::Unload { force } => unload::run(output, force),
+        Command::Adopt { bridge } => adopt::run(output, &bridge),
+        Command::Release { bridge } => adopt::release(output, &bridge),
         Command::Promote => promote::run(output, &loaded()?),
     }
 }

@@ -6,6 +6,8 @@ use serde_json::json as object;
 use super::interface;
 use super::output::{Format, json, line};
 use crate::datapath::{Datapath, directory};
+use crate::node::Netlink;
+use crate::settings::adopted::{self, Standing};
 
 pub fn run(format: Format) -> anyhow::Result<()> {
     let Some(datapath) = Datapath::open()? else {
@@ -25,6 +27,7 @@ pub fn run(format: Format) -> anyhow::Result<()> {
     let uplinks = datapath.uplinks()?;
     let exempt = datapath.non_masquerade()?;
     let endpoints = datapath.endpoints()?.len();
+    let adopted = adopted::show(&Netlink::open()?, &datapath)?;
     let totals = datapath.totals()?;
     let dropped: u64 =
         datapath.counters()?.iter().filter(|count| count.drop).map(|count| count.packets).sum();
@@ -39,6 +42,10 @@ pub fn run(format: Format) -> anyhow::Result<()> {
             "mappings": totals.mappings, "dropped_packets": dropped,
             "uplinks": uplinks.iter().map(|(ifindex, addresses)| {
                 object!({"ifindex": ifindex, "interface": interface(*ifindex), "addresses": addresses})
+            }).collect::<Vec<_>>(),
+            "adopted": adopted.iter().map(|Standing { bridge, is_there, ports }| {
+                let ports: Vec<_> = ports.iter().map(|port| interface(*port)).collect();
+                object!({"bridge": bridge, "is_there": is_there, "ports": ports})
             }).collect::<Vec<_>>(),
         });
         return match object {
@@ -68,6 +75,15 @@ pub fn run(format: Format) -> anyhow::Result<()> {
         if masquerade { format!("yes, but to {}", exempt.join(", ")) } else { "no".into() }
     ))?;
     line(&format!("endpoints   {endpoints}"))?;
+    for Standing { bridge, is_there, ports } in &adopted {
+        let ports: Vec<_> = ports.iter().map(|port| interface(*port)).collect();
+        let ports = match ports.as_slice() {
+            _ if !is_there => "is not there".into(),
+            [] => "no ports".into(),
+            ports => ports.join(", "),
+        };
+        line(&format!("adopted     {bridge}: {ports}"))?;
+    }
     line(&format!("flows       {}", totals.flows))?;
     line(&format!("mappings    {}", totals.mappings))?;
     line(&format!("dropped     {dropped} packets, see `netplug counters`"))

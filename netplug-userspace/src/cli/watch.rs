@@ -1,5 +1,5 @@
-//! `netplug watch`: keep up with a node that changes between ADDs: its uplinks and their addresses, and a file of
-//! ip-masq-agent's format. Packets pass without it; it holds nothing that others need, and may be ended at any time.
+//! `netplug watch`: keep up with a node that changes between ADDs: its uplinks and their addresses, the ports of adopted
+//! bridges, and a file of ip-masq-agent's format. Packets pass without it; it holds nothing that others need, and may be ended at any time.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::masquerade::warn_of_unknown;
 use crate::node::Netlink;
 use crate::node::masquerade::Choice;
-use crate::node::notices::{Notice, Notices};
+use crate::node::notices::{Notice, Notices, Watching};
 use crate::settings::agent_file::AgentFile;
 use crate::settings::masquerade::{Effect, choose};
-use crate::settings::uplinks;
+use crate::settings::{adopted, uplinks};
 
 /// How soon what failed is tried again, and a file without an interval of its own is read again.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -19,17 +19,25 @@ pub fn run(file: Option<PathBuf>) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     // Before the first look: what changes in between is told.
     let mut notices = Notices::listen(file.as_deref())?;
+    let _watching = Watching::begin()?;
     let mut file = file.map(|path| File { path, last: None, complaint: None, interval: AGAIN });
-    let mut complaint = None;
-    let (mut look_at_uplinks, mut read_file) = (true, true);
+    let mut complaints = [None, None];
+    let (mut look_at_node, mut read_file) = (true, true);
     let mut due = Instant::now();
     loop {
-        if look_at_uplinks {
-            let result = uplinks::refresh(&netlink);
-            if let Ok(true) = result {
+        if look_at_node {
+            let of_uplinks = uplinks::refresh(&netlink);
+            if let Ok(true) = of_uplinks {
                 eprintln!("netplug: uplinks changed; see `netplug masquerade show`");
             }
-            complain(&mut complaint, result.err().map(anyhow::Error::from));
+            let of_adopted = adopted::refresh(&netlink);
+            for news in of_adopted.as_deref().unwrap_or_default() {
+                eprintln!("netplug: {news}");
+            }
+            let errors = [of_uplinks.err(), of_adopted.err()];
+            for (complaint, error) in complaints.iter_mut().zip(errors) {
+                complain(complaint, error.map(anyhow::Error::from));
+            }
         }
         if let Some(file) = file.as_mut().filter(|_| read_file) {
             notices.watch_again();
@@ -39,10 +47,11 @@ pub fn run(file: Option<PathBuf>) -> anyhow::Result<()> {
             due = Instant::now() + file.as_ref().map_or(AGAIN, |file| file.interval);
         }
         // Without a file and with nothing amiss there is nothing that time would change.
-        let until = (file.is_some() || complaint.is_some()).then_some(due);
-        (look_at_uplinks, read_file) = match notices.next(until)? {
+        let is_amiss = complaints.iter().any(Option::is_some);
+        let until = (file.is_some() || is_amiss).then_some(due);
+        (look_at_node, read_file) = match notices.next(until)? {
             Notice::End => return Ok(()),
-            Notice::Uplinks => (true, false),
+            Notice::Node => (true, false),
             Notice::File => (false, true),
             Notice::Time => (true, true),
         };

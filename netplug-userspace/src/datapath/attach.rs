@@ -212,18 +212,37 @@ pub(super) fn attached(ifindex: u32, program: &'static str) -> Result<Option<How
     Ok(found.then_some(How::Clsact))
 }
 
-/// The devices of pods, by what hangs on them and not by the maps, which may be lost.
+/// The devices of pods, by what hangs on them and not by the maps, which may be lost. An adopted port has `from_pod` alone.
 pub fn served() -> Result<Vec<u32>, Error> {
-    let mut served = Vec::new();
-    for ifindex in clsact::devices()? {
-        match attached(ifindex, "from_pod") {
-            Ok(Some(_)) => served.push(ifindex),
-            // Gone in the meantime.
-            Ok(None) | Err(Error::Interface { .. }) => {}
-            Err(error) => return Err(error),
+    let mut served = clsact::devices()?;
+    for program in ["from_pod", "to_pod"] {
+        let mut with = Vec::new();
+        for ifindex in served {
+            match attached(ifindex, program) {
+                Ok(Some(_)) => with.push(ifindex),
+                // Gone in the meantime.
+                Ok(None) | Err(Error::Interface { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        served = with;
     }
     Ok(served)
+}
+
+/// Puts the pinned program on a device, in the place of an older one if one hangs there. Content where the device is gone.
+pub(super) fn replace(ifindex: u32, program: &'static str) -> Result<(), Error> {
+    let how = match attached(ifindex, program) {
+        Ok(Some(How::Tcx)) => Attach::Tcx,
+        Ok(Some(How::Clsact) | None) => Attach::Auto,
+        Err(Error::Interface { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match attach(ifindex, program, how, How::Clsact) {
+        // Gone in between.
+        Err(_) if interface_name(ifindex).is_err() => Ok(()),
+        attached => attached.map(drop),
+    }
 }
 
 /// Takes `program` off a device, however it hangs there. Content if it does not, or the device is gone.

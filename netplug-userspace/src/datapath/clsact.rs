@@ -39,15 +39,19 @@ impl Filter {
 
 /// Whether a device has an `ingress` qdisc, which stands where clsact would, and has one side only.
 pub(super) fn has_ingress(ifindex: u32) -> io::Result<bool> {
+    has_any(ifindex, &["ingress"])
+}
+
+/// Whether a device has a qdisc of one of these kinds.
+fn has_any(ifindex: u32, kinds: &[&str]) -> io::Result<bool> {
     let index = i32::try_from(ifindex).map_err(io::Error::other)?;
     let qdiscs: Vec<TcMessage> = with_handle(async |handle| {
         let qdiscs = handle.qdisc().get().index(index).execute();
         qdiscs.try_collect().await.map_err(io::Error::other)
     })?;
-    let is_ingress =
-        |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress");
+    let is_one = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kinds.contains(&kind.as_str()));
     let of_device = qdiscs.iter().filter(|qdisc| qdisc.header.index == index);
-    Ok(of_device.flat_map(|qdisc| &qdisc.attributes).any(is_ingress))
+    Ok(of_device.flat_map(|qdisc| &qdisc.attributes).any(is_one))
 }
 
 /// Whether a filter of the name `program` is on that side of a device.
@@ -59,6 +63,20 @@ pub(super) fn has_filter(ifindex: u32, side: TcAttachType, program: &str) -> io:
 fn is_nothing(errno: Option<i32>) -> bool {
     use rustix::io::Errno;
     [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].iter().any(|it| Some(it.raw_os_error()) == errno)
+}
+
+/// Notes that the qdisc of a device will be made for our filters, if it has none where it would be.
+pub(super) fn note_if_free(ifindex: u32) -> Result<(), Error> {
+    let fail = |source| Error::File {
+        verb: "list the qdiscs of",
+        path: format!("interface {ifindex}").into(),
+        source,
+    };
+    if has_any(ifindex, &["clsact", "ingress"]).map_err(fail)? {
+        Ok(())
+    } else {
+        note_ours(ifindex)
+    }
 }
 
 /// Notes that the qdisc of an uplink was made for our filters. (A folder, since that is all that a bpffs has besides

@@ -9,10 +9,10 @@ use aya::maps::MapError;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::endpoint::EndpointEntry;
 use netplug_common::maps::nat::{HOST, MOVED, Mapping, SPARE};
-use netplug_common::maps::port::{PodPort, SOURCE_GUARD, unrouted};
+use netplug_common::maps::port::{ADOPTED, PodPort, SOURCE_GUARD, unrouted};
 use netplug_common::tuple::Tuple;
 
-use super::attach::{How, attach, attached, detach_endpoint, promote};
+use super::attach::{How, attach, attached, detach_endpoint, promote, replace};
 use super::maps::{Family, Table, entries, entries_left, left, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Endpoint, Error, Owner, PodId};
@@ -103,14 +103,16 @@ impl Datapath {
     /// The interfaces by which the host reaches endpoints: host ends, and the bridges that they are ports of.
     pub fn interfaces_of_pods(&self) -> Result<BTreeSet<u32>, Error> {
         let ports = entries(&self.maps.ports()?, "PORTS")?;
-        let both = ports.into_iter().flat_map(|(ifindex, port)| [ifindex, port.bridge]);
+        let of_pods = ports.into_iter().filter(|(_, port)| port.flags & ADOPTED == 0);
+        let both = of_pods.flat_map(|(ifindex, port)| [ifindex, port.bridge]);
         // 0: it is routed.
         Ok(both.filter(|index| *index != 0).collect())
     }
 
     fn owner_of(&self, ifindex: u32) -> Result<Option<Owner>, Error> {
         match self.maps.ports()?.get(&ifindex, 0) {
-            Ok(port) => Ok(Some(Owner(port.owner))),
+            // An adopted one is nobody's: who registers takes it over as it is.
+            Ok(port) => Ok((port.flags & ADOPTED == 0).then_some(Owner(port.owner))),
             Err(aya::maps::MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(Error::Map { verb: "read", map: "PORTS", source }),
         }
@@ -299,6 +301,7 @@ impl Datapath {
         let v6 = entries_left(self.maps.endpoints::<V6>(), V6::ENDPOINTS)?;
         let mut endpoints: Vec<_> = entries_left(self.maps.ports(), "PORTS")?
             .into_iter()
+            .filter(|(_, port)| port.flags & ADOPTED == 0)
             .map(|(ifindex, port)| {
                 let of4 = v4.iter().filter(|(_, entry)| entry.ifindex == ifindex);
                 let of6 = v6.iter().filter(|(_, entry)| entry.ifindex == ifindex);
@@ -428,16 +431,11 @@ impl Datapath {
     pub(super) fn reattach(&self) -> Result<(), Error> {
         for endpoint in self.endpoints()? {
             for program in ["to_pod", "from_pod"] {
-                let how = match attached(endpoint.ifindex, program) {
-                    Ok(Some(How::Tcx)) => Attach::Tcx,
-                    Ok(Some(How::Clsact) | None) => Attach::Auto,
-                    // Gone without a DEL, which is still to come.
-                    Err(Error::Interface { .. }) => continue,
-                    Err(error) => return Err(error),
-                };
-                attach(endpoint.ifindex, program, how, How::Clsact)?;
+                // One may be gone without a DEL, which is still to come.
+                replace(endpoint.ifindex, program)?;
             }
         }
+        self.reattach_adopted()?;
         self.reattach_uplinks()
     }
 }

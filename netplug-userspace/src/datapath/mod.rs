@@ -1,6 +1,7 @@
 //! The datapath as userspace sees it: load the programs, attach them, write what they read.
 //! The only user of aya in netplug.
 
+mod adopted;
 mod attach;
 mod clsact;
 mod config;
@@ -24,6 +25,7 @@ use netplug_common::decide::mapping_life::Lifetimes;
 
 use crate::digest;
 
+pub use adopted::AdoptedPort;
 pub use attach::{How, PROGRAMS, interface_name, served};
 pub use config::Accepted;
 pub use host_ports::HostPort;

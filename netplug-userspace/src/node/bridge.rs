@@ -168,7 +168,14 @@ pub fn fix_mac(netlink: &Netlink, bridge: &Link) -> Result<Link, Error> {
     })
 }
 
-/// Whether netplug made it.
+/// Whether netplug made it, be it that it could not say so yet.
+#[must_use]
+pub fn is_netplugs(bridge: &Link, state: &State) -> bool {
+    let is_unnamed = bridge.is_bridge() && bridge.alias.is_none() && state.has_made(bridge);
+    is_ours(bridge) || is_unnamed
+}
+
+/// Whether netplug made it, as it says.
 fn is_ours(bridge: &Link) -> bool {
     bridge.is_bridge() && bridge.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
 }
@@ -272,8 +279,7 @@ pub(super) fn remove(
     state: &State,
     _alone: &Kept,
 ) -> Result<bool, Error> {
-    let is_unnamed = || bridge.is_bridge() && bridge.alias.is_none() && state.has_made(bridge);
-    if !(is_ours(bridge) || is_unnamed()) || !ports(netlink, bridge)?.is_empty() {
+    if !is_netplugs(bridge, state) || !ports(netlink, bridge)?.is_empty() {
         return Ok(false);
     }
     netlink.remove(bridge).map(|()| true)

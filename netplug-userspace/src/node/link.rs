@@ -1,8 +1,8 @@
 //! A link as netplug reads it.
 
 use rtnetlink::packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage, State,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
 };
 
 use super::Mac;
@@ -55,6 +55,8 @@ pub struct Link {
     pub is_loopback: bool,
     /// Whether frames on it have Ethernet headers.
     pub is_ethernet: bool,
+    /// Whether it is a bridge that parts VLANs (`vlan_filtering`).
+    pub parts_vlans: bool,
 }
 
 impl Link {
@@ -68,6 +70,12 @@ impl Link {
     #[must_use]
     pub fn is_veth(&self) -> bool {
         self.kind == Some(InfoKind::Veth)
+    }
+
+    /// Whether containers or virtual machines are behind it: a veth, or a tap.
+    #[must_use]
+    pub fn leads_to_guests(&self) -> bool {
+        matches!(self.kind, Some(InfoKind::Veth | InfoKind::Tun))
     }
 
     pub(super) fn read(message: &LinkMessage) -> Self {
@@ -85,6 +93,7 @@ impl Link {
             is_running: false,
             is_loopback: flags.contains(LinkFlags::Loopback),
             is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            parts_vlans: false,
         };
         let mut forwards = true;
         for attribute in &message.attributes {
@@ -107,6 +116,7 @@ impl Link {
                         LinkInfo::Kind(kind) => Some(kind.clone()),
                         _ => None,
                     });
+                    link.parts_vlans = infos.iter().any(parts_vlans);
                     forwards = !infos.iter().any(is_held_back);
                 }
                 _ => {}
@@ -115,6 +125,12 @@ impl Link {
         link.is_running &= forwards;
         link
     }
+}
+
+/// Whether it says of a bridge that it parts VLANs.
+fn parts_vlans(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(InfoData::Bridge(attributes)) = info else { return false };
+    attributes.iter().any(|attribute| matches!(attribute, InfoBridge::VlanFiltering(true)))
 }
 
 /// Whether it says of a bridge's port that it is off. (Where the bridge speaks the spanning tree protocol, a port listens
@@ -136,6 +152,12 @@ mod tests {
         let cut = alias(&"ü".repeat(200), ".");
         assert_eq!((cut.len(), cut.ends_with("ü.")), (253, true));
         assert_eq!(alias(&"n".repeat(300), "").len(), 254);
+    }
+
+    #[test]
+    fn a_bridge_parts_vlans_where_it_says_so() {
+        let says = |it| LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(it)]));
+        assert_eq!([true, false].map(|it| parts_vlans(&says(it))), [true, false]);
     }
 
     #[test]

@@ -91,6 +91,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Something that is no bridge to be adopted.
+    #[error("cannot adopt {bridge}: {reason}")]
+    Unadoptable {
+        /// Its name.
+        bridge: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A bridge has another address of the same network.
     #[error(
         "the bridge {name} has the address {found} already, where {wanted} is wanted; remove one of them"

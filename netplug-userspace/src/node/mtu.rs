@@ -38,6 +38,7 @@ mod tests {
             is_running: true,
             is_loopback: false,
             is_ethernet: true,
+            parts_vlans: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the kernel tells of its own accord: that links, addresses, default routes or routes with an MTU are others now, that a folder has
 //! another file, that the process is to end.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -18,9 +19,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Error;
+use super::{Error, state};
 
-/// Whose changes matter to uplinks.
+/// Whose changes matter to uplinks, and to adopted bridges.
 const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
@@ -33,13 +34,41 @@ const GROUPS: [MulticastGroup; 5] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
     /// Links, addresses, default routes or routes with an MTU.
-    Uplinks,
+    Node,
     /// A file in the folder.
     File,
     /// The time has come.
     Time,
     /// SIGTERM or SIGINT.
     End,
+}
+
+/// Says that somebody watches, for as long as it lives.
+pub struct Watching(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Watching {
+    const LOCK: &str = "watch.lock";
+
+    /// Says so.
+    pub fn begin() -> Result<Self, Error> {
+        let file = state::lock_file(Self::LOCK).map_err(Self::fail)?;
+        file.lock_shared().map_err(Self::fail)?;
+        Ok(Self(file))
+    }
+
+    /// Whether anybody does.
+    pub fn is_anybody() -> Result<bool, Error> {
+        let file = state::lock_file(Self::LOCK).map_err(Self::fail)?;
+        match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(Self::fail(source)),
+        }
+    }
+
+    fn fail(source: io::Error) -> Error {
+        Error::System { verb: "lock", object: Self::LOCK.into(), source }
+    }
 }
 
 /// Who listens.
@@ -111,7 +140,7 @@ impl Notices {
                 change = changes.next() => match change {
                     Some(()) => {
                         while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
-                        Ok(Notice::Uplinks)
+                        Ok(Notice::Node)
                     }
                     None => Err(Error::System {
                         verb: "listen to",
@@ -124,7 +153,7 @@ impl Notices {
     }
 }
 
-/// Whether a message may be about an uplink. Pods' links and addresses are, too: who asks finds nothing new.
+/// Whether a message may be about an uplink, or a bridge's port. Pods' links and addresses are, too: who asks finds nothing new.
 fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
         // The socket's buffer was full: anything may have changed.

@@ -6,6 +6,7 @@
 //! What networks ask for is as their last ADDs had it. What was chosen at run time (`netplug masquerade set`, `netplug
 //! watch`) counts for the whole node over that, until `--reset` or `unload`. Pods' own networks are exempt whatever is chosen.
 
+pub mod adopted;
 pub mod agent_file;
 pub mod cidrs;
 mod duration;
