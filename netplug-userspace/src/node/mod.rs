@@ -4,6 +4,7 @@
 pub mod address;
 pub mod bridge;
 mod change;
+mod inotify;
 pub mod link;
 pub mod masquerade;
 pub mod mtu;

@@ -3,8 +3,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,11 +12,10 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::RouteAttribute;
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::inotify::{Inotify, WatchFlags};
 use super::{Error, state};
 
 /// Whose changes matter to uplinks, and to adopted bridges.
@@ -173,7 +170,7 @@ fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
 /// The folder of a file. The file itself may be a link that is set anew, as in a ConfigMap's volume, or replaced.
 struct Folder {
     path: PathBuf,
-    inotify: AsyncFd<OwnedFd>,
+    inotify: Inotify,
 }
 
 impl Folder {
@@ -182,11 +179,7 @@ impl Folder {
             Some(parent) if parent != Path::new("") => parent.into(),
             _ => PathBuf::from("."),
         };
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        let inotify = inotify::init(flags)?;
-        // SAFETY: what is registered owns the descriptor, and is the only one that closes it.
-        let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let folder = Self { path, inotify };
+        let folder = Self { path, inotify: Inotify::new()? };
         folder.watch();
         Ok(folder)
     }
@@ -194,28 +187,10 @@ impl Folder {
     /// A folder that is missing is looked for again when the file is read next; what is watched already stays so. A file that
     /// is removed or being written is nothing to be told of: it is about to be another.
     fn watch(&self) {
-        let events = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO;
-        let _ = inotify::add_watch(&self.inotify, &self.path, events);
+        self.inotify.watch(&self.path, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO);
     }
 
     async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.inotify.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut has_any = false;
-            let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-            loop {
-                match reader.next() {
-                    Ok(_) => has_any = true,
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
-            if has_any {
-                return Ok(());
-            }
-        }
+        self.inotify.changed().await
     }
 }
