@@ -4,8 +4,8 @@
 //! - [`node::Node`] is where a scenario begins; [`pod::Pod`] and [`outside::Outside`] speak and listen.
 //! - [`network::Network`] is the conflist; [`runtime::Runtime`] calls its plugins.
 //! - [`rules`] writes what kube-proxy would; [`eventually`] waits; [`ledger`] and [`counters`] look.
-//! - [`amnesia`] and [`mappings`] reach into the maps.
 //! - [`tunnel`] is a cable without Ethernet.
+//! - [`amnesia`], [`mappings`] and [`undue`] reach into the maps.
 //! - [`packet`] is for tests of single programs; [`cast`] is who plays everywhere.
 
 pub mod amnesia;
@@ -28,4 +28,5 @@ pub mod rules;
 pub mod runtime;
 pub mod traffic;
 pub mod tunnel;
+pub mod undue;
 pub mod watcher;

@@ -64,6 +64,14 @@ impl Watcher {
         })
     }
 
+    /// Has it stand still for as long as `work` takes.
+    pub fn still<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.signal(Signal::STOP);
+        let done = work();
+        self.signal(Signal::CONT);
+        done
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may have ended, and is not forgotten before it is waited for.
