@@ -9,6 +9,7 @@ mod amnesia;
 mod bad_input;
 mod bridge;
 mod chained;
+mod changes;
 mod conntrack;
 mod crowded;
 mod datagrams;

@@ -4,6 +4,7 @@
 //! `schema` number and snake_case keys. Errors go to stderr; exit code 1 is a failure, 2 a usage error.
 
 mod adopt;
+mod changes;
 mod counters;
 mod endpoints;
 mod flows;
@@ -56,7 +57,8 @@ enum Command {
     /// Which packets of pods leave as the node; show or change it.
     #[command(subcommand)]
     Masquerade(masquerade::Command),
-    /// Keep up with uplinks and their addresses, with ports of adopted bridges, and with a file of ip-masq-agent's format, until SIGTERM or SIGINT.
+    /// Keep up with rules, routes, uplinks and their addresses, ports of adopted bridges, and a file of ip-masq-agent's format,
+    /// until SIGTERM or SIGINT.
     Watch {
         /// The file; one that is missing stands for ip-masq-agent's defaults.
         #[arg(long, value_name = "FILE")]

@@ -1,9 +1,11 @@
-//! `netplug watch`: keep up with a node that changes between ADDs: its uplinks and their addresses, the ports of adopted
-//! bridges, and a file of ip-masq-agent's format. Packets pass without it; it holds nothing that others need, and may be ended at any time.
+//! `netplug watch`: keep up with a node that changes between ADDs: what its host decides (`changes.rs`), its uplinks and their
+//! addresses, the ports of adopted bridges, and a file of ip-masq-agent's format. Packets pass without it; it holds nothing that others need,
+//! and may be ended at any time.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::changes;
 use super::masquerade::warn_of_unknown;
 use crate::node::Netlink;
 use crate::node::masquerade::Choice;
@@ -20,6 +22,7 @@ pub fn run(file: Option<PathBuf>) -> anyhow::Result<()> {
     // Before the first look: what changes in between is told.
     let mut notices = Notices::listen(file.as_deref())?;
     let _watching = Watching::begin()?;
+    changes::answer()?;
     let mut file = file.map(|path| File { path, last: None, complaint: None, interval: AGAIN });
     let mut complaints = [None, None];
     let (mut look_at_node, mut read_file) = (true, true);
@@ -93,7 +96,7 @@ impl File {
 }
 
 /// Tells of an error once, for as long as it lasts.
-fn complain(last: &mut Option<String>, error: Option<anyhow::Error>) {
+pub(super) fn complain(last: &mut Option<String>, error: Option<anyhow::Error>) {
     let text = error.map(|error| format!("{error:#}"));
     if let Some(text) = text.as_ref().filter(|text| last.as_ref() != Some(*text)) {
         eprintln!("netplug: {text}; what was set before counts on");

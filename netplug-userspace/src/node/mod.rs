@@ -4,6 +4,7 @@
 pub mod address;
 pub mod bridge;
 mod change;
+pub mod changes;
 mod inotify;
 pub mod link;
 pub mod masquerade;
