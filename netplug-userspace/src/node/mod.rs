@@ -3,7 +3,6 @@
 
 pub mod address;
 pub mod bridge;
-mod change;
 pub mod changes;
 mod inotify;
 pub mod link;
@@ -15,6 +14,7 @@ pub mod netlink;
 pub mod notices;
 pub mod state;
 pub mod sysctl;
+mod sysctl_change;
 pub mod uplink;
 pub mod veth;
 

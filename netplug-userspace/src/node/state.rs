@@ -16,8 +16,8 @@ use atomic_write_file::AtomicWriteFile;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::change::{Change, put_back};
 use super::link::Link;
+use super::sysctl_change::{Change, put_back};
 use super::{Error, Mac, Netlink, bridge, masquerade, sysctl};
 
 const FOLDER: &str = "/run/netplug";

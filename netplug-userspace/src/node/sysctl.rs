@@ -7,9 +7,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Error;
-use super::change::Change;
 use super::link::Link;
 use super::state::State;
+use super::sysctl_change::Change;
 
 fn path(name: &str) -> PathBuf {
     // Interface names may have dots; keys are written with slashes.
