@@ -44,6 +44,7 @@ mod settings;
 mod steady;
 mod storm;
 mod tunnels;
+mod two_at_once;
 mod unload;
 mod uplinks;
 mod views;

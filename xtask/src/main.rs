@@ -48,6 +48,12 @@ enum Verb {
     Test(Rest),
     /// Run the nodes' tests with programs whose hashes have 8 bits, so that flows share them all the time.
     TestNarrowHash(Rest),
+    /// Change a node at random while it is asked, for an hour or `--seconds`, and hold every answer against what may be.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 3_600)]
+        seconds: u32,
+    },
     /// Measure side by side with what everyone runs today (`--json`).
     Bench(Rest),
     /// Formatting and clippy, both sides, warnings denied.
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Bench(Rest { rest }) => run::scene("bench", &rest),
         Verb::Test(Rest { rest }) => test::run(false, &rest),
         Verb::TestNarrowHash(Rest { rest }) => test::run(true, &rest),
+        Verb::Soak { seconds } => test::soak(seconds),
         Verb::Lint => lint::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
