@@ -29,6 +29,7 @@ pub fn program(family: Family) -> impl Strategy<Value = Program> {
         if is_crowded {
             steps.iter_mut().for_each(crowd);
         }
+        keep_hosts_ports(&mut steps);
         Program { v6, steps }
     })
 }
@@ -42,6 +43,21 @@ fn crowd(step: &mut Step) {
         way.to = Outside;
         *from = Source::Chosen(5_000);
     }
+}
+
+/// Takes out what frees a port of the host's that a pod may have then. netplug goes by the host's sockets: a port is free for pods
+/// as soon as its socket is gone. conntrack keeps the flow for a while, and with it the port.
+fn keep_hosts_ports(steps: &mut Vec<Step>) {
+    let hosts: Vec<u8> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Open { slot, way, from: Source::Chosen(_), .. } if way.from == Node => {
+                Some(*slot)
+            }
+            _ => None,
+        })
+        .collect();
+    steps.retain(|step| !matches!(step, Step::Forget { slot } if hosts.contains(slot)));
 }
 
 /// Steps that belong together.
@@ -80,12 +96,7 @@ fn act(family: Family) -> impl Strategy<Value = Act> {
 }
 
 fn one_after_the_other((first, others): (Step, Vec<Step>)) -> Act {
-    // netplug goes by the host's sockets: a port is free for pods as soon as its socket is gone. conntrack keeps the flow for
-    // a while, and with it the port.
-    let is_hosts =
-        matches!(first, Step::Open { way, from: Source::Chosen(_), .. } if way.from == Node);
-    let may_be_had = |step: &Step| !(is_hosts && matches!(step, Step::Forget { .. }));
-    Act(std::iter::once(first).chain(others.into_iter().filter(may_be_had)).collect())
+    Act(std::iter::once(first).chain(others).collect())
 }
 
 fn connect() -> impl Strategy<Value = Step> {

@@ -25,7 +25,7 @@ const TO: u16 = 5_002;
 fn pin(first: bool) {
     let allowed = sched_getaffinity(None).expect("a thread has CPUs");
     let mut all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-    let cpu = if first { all.next() } else { all.last() };
+    let cpu = if first { all.next() } else { all.next_back() };
     let mut one = CpuSet::new();
     one.set(cpu.expect("it runs on one"));
     sched_setaffinity(None, &one).expect("it is allowed");

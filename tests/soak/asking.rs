@@ -46,11 +46,14 @@ impl Way {
     ];
 }
 
+/// Whether a server, by its name, may answer what was asked between the two.
+type May<'a> = dyn Fn(&str, Instant, Instant) -> bool + 'a;
+
 /// Who is asked, and what is held against the answers.
 struct Question<'a> {
     dial: Dial<'a>,
-    /// Who may answer that, having been asked between the two; the second time for a flow that may be cached.
-    may: Box<dyn Fn(&str, Instant, Instant) -> bool + 'a>,
+    /// Who may answer.
+    may: Box<May<'a>>,
     /// As whom the server is to see the client, where it is to see somebody.
     seen: Option<IpAddr>,
 }
@@ -154,7 +157,7 @@ fn talk(
         talk.send_bulk(20_000 * (1 + count as usize % 4))?;
         talk.fetch_bulk(30_000)?;
         // From each end in turn.
-        if count % 3 == 0 { talk.reset()? } else { talk.close()? }
+        if count.is_multiple_of(3) { talk.reset()? } else { talk.close()? }
     }
     Ok(())
 }

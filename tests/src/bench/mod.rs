@@ -9,6 +9,7 @@ pub mod add_del;
 pub mod crowd;
 pub mod engine;
 pub mod lanes;
+pub mod order;
 pub mod roads;
 pub mod rows;
 mod run;

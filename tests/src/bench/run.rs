@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::roads::{Bare, Road};
+use super::roads::{Bare, PORT, Road};
 use super::rows::{Places, ROWS, Row};
-use super::{Pace, add_del, crowd, race, table};
+use super::{Pace, add_del, crowd, order, race, table};
 use crate::cast::Family;
 
 /// What netplug costs, beside what it replaces and beside a bare veth pair.
@@ -49,11 +49,11 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> std::io::Result<()> {
     let pace = Pace { slice: Duration::from_millis(options.slice), rounds: options.rounds };
     let mut all = Vec::new();
-    let mut show = |row: Row| {
+    let mut print = |text: String, json: Value| {
         if !options.json {
-            println!("{}", table::text(&row));
+            println!("{text}");
         }
-        all.push(table::json(&row));
+        all.push(json);
     };
     let is_wanted = |work: &str| work.contains(&options.only);
     let wanted = ROWS.into_iter().filter(|(work, _)| is_wanted(work));
@@ -69,18 +69,30 @@ fn run(options: &Options) -> std::io::Result<()> {
                 println!("— {family}");
             }
             for (work, lanes) in wanted.clone() {
-                show(Row { work, lanes: race(&mut lanes(&places, family)?, pace)? });
+                let row = Row { work, lanes: race(&mut lanes(&places, family)?, pace)? };
+                print(table::text(&row), table::json(&row));
             }
         }
     }
+    if is_wanted(order::WORK) {
+        let (ours, today) = (Road::netplug(1), Road::today(1));
+        for family in Family::BOTH {
+            let order = order::count(&ours, &today, family, PORT, options.rounds)?;
+            print(order.text(), order.json());
+        }
+    }
     if is_wanted(crowd::WORK) {
-        show(crowd::row(Family::V4, pace)?);
-        show(crowd::row(Family::V6, pace)?);
+        for family in Family::BOTH {
+            let row = crowd::row(family, pace)?;
+            print(table::text(&row), table::json(&row));
+        }
     }
     for plan in
         add_del::PLANS.into_iter().filter(|plan| plan.works.iter().any(|work| is_wanted(work)))
     {
-        plan.rows(options.pods)?.into_iter().for_each(&mut show);
+        for row in plan.rows(options.pods)? {
+            print(table::text(&row), table::json(&row));
+        }
     }
     if options.json {
         println!("{}", json!({"services": options.services, "rows": all}));
