@@ -259,6 +259,35 @@ fn answers_to_a_call_from_outside_are_not_masqueraded(
     }
 }
 
+/// Or a call that pauses for two minutes is answered by another.
+#[rstest]
+fn a_half_of_a_call_that_is_written_again_lasts_as_long_as_the_other(
+    #[values(V4, V6)] family: Family,
+) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = called::<V>(family, 6, STEERING_LEARN);
+        let accepts = answer(family, 6);
+        becomes(&mut datapath, "to_uplink", &accepts, &accepts);
+        let [asks, answers] = [(OUTSIDE, CLIENT), (CLIENT, OUTSIDE)].map(|(from, to)| {
+            let start = if from.name == OUTSIDE.name { eth(from, NODE_1) } else { eth(NODE_1, to) };
+            start / packet::ip(family, from, to) / tcp(80, 80).ack() / payload(b"data")
+        });
+        becomes(&mut datapath, "from_uplink", &asks, &asks);
+        for lost in [V::NAT_OUT, V::NAT_IN] {
+            datapath.lose::<V>(lost, |_| true);
+            becomes(&mut datapath, "to_uplink", &answers, &answers);
+            for map in [V::NAT_OUT, V::NAT_IN] {
+                let [(_, half)] = datapath.halves::<V>(map)[..] else { panic!("{map}") };
+                assert_eq!(Stage::of(half.stage), Stage::Established, "{map} of {lost}");
+            }
+        }
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
+}
+
 /// It looks the same as it leaves for the pod, but the host will translate what the pod answers, or we will.
 #[rstest]
 fn a_call_that_was_translated_leaves_answers_to_masquerade(#[values(V4, V6)] family: Family) {
@@ -468,9 +497,11 @@ fn what_one_side_alone_says_is_no_connection_yet(#[values(V4, V6)] family: Famil
         becomes(&mut datapath, "from_uplink", &answer.0, &answer.1);
         assert_eq!(may_give_way(&mut datapath), [false; 2]);
         // A half that is lost and written again is as the other.
-        for (map, program, (packet, wanted)) in
-            [(V::NAT_IN, "to_uplink", &leaves), (V::NAT_OUT, "from_uplink", &answer)]
-        {
+        for (map, program, (packet, wanted)) in [
+            (V::NAT_IN, "to_uplink", &leaves),
+            (V::NAT_OUT, "to_uplink", &leaves),
+            (V::NAT_OUT, "from_uplink", &answer),
+        ] {
             datapath.lose::<V>(map, |_| true);
             becomes(&mut datapath, program, packet, wanted);
             assert_eq!(may_give_way(&mut datapath), [false; 2], "{map}");

@@ -6,7 +6,7 @@ use netplug_common::maps::nat::{HOST, HOST_PORT, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::outbound::NONE_LEFT;
-use super::{Clock, answers_to, half, take, touch};
+use super::{Clock, answers_to, half, lost_half, take, touch};
 use crate::apart::Apart;
 use crate::maps;
 use crate::packet::{Header, Packet};
@@ -122,7 +122,7 @@ fn keep_moved<V: Header>(packet: &Packet<V>, clock: &Clock, mapping: &Mapping<V>
             is_ours
         }
         None => {
-            let half = half(packet, clock, MOVED, source, source_port);
+            let half = lost_half(mapping, packet, clock, source, source_port);
             V::nat_in().insert(&answers, &half, u64::from(BPF_NOEXIST)).is_ok()
         }
     }

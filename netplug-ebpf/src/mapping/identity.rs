@@ -7,7 +7,7 @@ use netplug_common::decide::opening::is_first;
 use netplug_common::maps::nat::{IDENTITY, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
-use super::{Clock, half, touch};
+use super::{Clock, half, lost_half, touch};
 use crate::apart::Apart;
 use crate::maps::Mappings;
 use crate::packet::{Header, Packet};
@@ -28,7 +28,7 @@ pub fn write_identity<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let answer = tuple.reversed();
     // A flow that is masqueraded stays so.
     if keep_identity(
-        V::nat_out(),
+        (V::nat_out(), V::nat_in()),
         &answer,
         &tuple.destination,
         tuple.destination_port,
@@ -36,7 +36,7 @@ pub fn write_identity<V: Apart>(packet: &Packet<V>, clock: &Clock) {
         clock,
     ) {
         keep_identity(
-            V::nat_in(),
+            (V::nat_in(), V::nat_out()),
             tuple,
             &tuple.destination,
             tuple.destination_port,
@@ -46,12 +46,13 @@ pub fn write_identity<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     }
 }
 
-/// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`. `false`: there is
+/// Puts off the end of one half of an identity, or writes it: at `key`, for the pod's `address` and `port`, and as the half in
+/// `other` stands, which may have been there all the while. `false`: there is
 /// a translation that carries data. (One that nobody answered may be of an answer of the pod's, sent when nothing was known of
 /// the call.)
 #[inline(always)]
 fn keep_identity<V: Apart>(
-    table: &Mappings<V>,
+    (table, other): (&Mappings<V>, &Mappings<V>),
     key: &Tuple<V>,
     address: &V::Address,
     port: Port,
@@ -74,7 +75,13 @@ fn keep_identity<V: Apart>(
             return false;
         }
     }
-    let half = half(packet, clock, IDENTITY, *address, port);
+    let half = match other.get_ptr(key.reversed()) {
+        // SAFETY: as above.
+        Some(other) if unsafe { (*other).kind } == IDENTITY => unsafe {
+            lost_half(&*other, packet, clock, *address, port)
+        },
+        _ => half(packet, clock, IDENTITY, *address, port),
+    };
     if table.insert(key, &half, u64::from(BPF_ANY)).is_err() && V::sweep(true) {
         // Where there is no room still, the next packet tries again.
         let _ = table.insert(key, &half, u64::from(BPF_ANY));
@@ -86,12 +93,19 @@ fn keep_identity<V: Apart>(
 #[inline(never)]
 pub(super) fn write_identity_out<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let Tuple { source, source_port, .. } = packet.tuple;
-    keep_identity(V::nat_out(), &packet.tuple, &source, source_port, packet, clock);
+    keep_identity((V::nat_out(), V::nat_in()), &packet.tuple, &source, source_port, packet, clock);
 }
 
 /// Keeps NAT_IN's half of an identity alive from the pod's side. Out of line.
 #[inline(never)]
 pub(super) fn write_identity_in<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let Tuple { source, source_port, .. } = packet.tuple;
-    keep_identity(V::nat_in(), &packet.tuple.reversed(), &source, source_port, packet, clock);
+    keep_identity(
+        (V::nat_in(), V::nat_out()),
+        &packet.tuple.reversed(),
+        &source,
+        source_port,
+        packet,
+        clock,
+    );
 }

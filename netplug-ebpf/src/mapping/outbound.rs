@@ -48,6 +48,7 @@ pub fn source_for<V: Apart>(
         }
     } else if is_answer(packet, clock) {
         write_identity_out(packet, clock);
+        write_identity_in(packet, clock);
         report::count(skb, Counter::Healed);
         return AS_IT_IS;
     }
@@ -79,7 +80,16 @@ fn write_translation_out<V: Header>(
     address: &V::Address,
     port: u32,
 ) {
-    let mapping = half(packet, clock, TRANSLATED, *address, Port::new(port as u16));
+    let mut mapping = half(packet, clock, TRANSLATED, *address, Port::new(port as u16));
+    if let Some(other) = V::nat_in().get_ptr(answers_to(&packet.tuple, &mapping)) {
+        // It may have been there all the while, and knows where the flow stands; the packet has touched it already.
+        // SAFETY: the verifier knows the pointer to be a value's.
+        let other = unsafe { &*other };
+        if is_half_of(other, &packet.tuple) {
+            mapping.stage = other.stage;
+            mapping.expires_at = other.expires_at;
+        }
+    }
     // Full, or taken away at once by another CPU: the next packet finds NAT_IN and writes it again.
     let _ = V::nat_out().insert(&packet.tuple, &mapping, u64::from(BPF_ANY));
 }
