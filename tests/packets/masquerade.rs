@@ -359,6 +359,30 @@ fn a_port_that_the_hosts_nat_has_is_not_masquerades(
     assert_eq!(datapath.counted(Counter::NoMapping), 0);
 }
 
+/// Before any pod has a privileged port, too.
+#[rstest]
+fn a_privileged_port_that_the_hosts_nat_has_is_not_masquerades(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    let opens =
+        |from| eth(NODE_1, OUTSIDE) / packet::ip(family, from, OUTSIDE) / tcp(700, 80).syn();
+    becomes(&mut datapath, "to_uplink", &opens(NODE_1), &opens(NODE_1));
+    let (verdict, left) = datapath.run("to_uplink", HERE, &opens(CLIENT));
+    let port = source_port(family, &left);
+    assert!(verdict == NEXT && (600..1024).contains(&port) && port != 700, "{port}");
+    let goes_on = out(family, NODE_1, 700, 6);
+    becomes(&mut datapath, "to_uplink", &goes_on, &goes_on);
+    let answer = back(family, NODE_1, 700, 6);
+    becomes(&mut datapath, "from_uplink", &answer, &answer);
+}
+
+fn source_port(family: Family, frame: &[u8]) -> u16 {
+    let at = match family {
+        V4 => 14 + 20,
+        V6 => 14 + 40,
+    };
+    u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
 #[rstest]
 fn a_port_that_masquerade_has_is_not_the_hosts_nats(#[values(V4, V6)] family: Family) {
     let mut datapath = with_one_port();

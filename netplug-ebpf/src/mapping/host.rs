@@ -6,6 +6,7 @@ use netplug_common::maps::nat::{HOST, HOST_PORT, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::outbound::NONE_LEFT;
+use super::search::note_privileged;
 use super::{Clock, answers_to, half, lost_half, take, touch};
 use crate::apart::Apart;
 use crate::maps;
@@ -35,6 +36,7 @@ pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
     let Tuple { source, source_port, .. } = packet.tuple;
     let half = half(packet, clock, HOST, source, source_port);
     if V::nat_in().insert(&answers, &half, u64::from(claim)).is_ok() {
+        note_privileged::<V>(u32::from(source_port.get()));
         return true;
     }
     // Another CPU was first, for a pod or with a packet of this very flow; or the map is full, and the next one tries again.

@@ -93,7 +93,7 @@ fn note_depth<V: Header>(depth: u64) {
 
 /// From then on, what comes and goes by privileged ports may be a pod's.
 #[inline(always)]
-fn note_privileged<V: Header>(port: u32) {
+pub(super) fn note_privileged<V: Header>(port: u32) {
     if port < u32::from(FIRST_UNPRIVILEGED)
         && let Some(state) = maps::nat_state::<V>()
     {
@@ -149,7 +149,8 @@ pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, s
     if step != ADOPT {
         let number = (step & (ADOPT - 1)) - u32::from(step & ADOPT != 0);
         port = if is_privileged(tuple.protocol, tuple.source_port) {
-            privileged_candidate(tuple.source_port, hash, number)
+            let candidate = privileged_candidate(tuple.source_port, hash, number);
+            candidate
         } else {
             let candidate = config.masquerade_ports.candidate(tuple.source_port, hash, number);
             let Some(candidate) = candidate else { return NONE_LEFT };

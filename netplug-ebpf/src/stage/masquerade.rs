@@ -17,6 +17,7 @@
 
 use netplug_common::counter::Counter;
 use netplug_common::decide::opening::{RST, is_first};
+use netplug_common::decide::port_choice::is_privileged;
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE, masquerades_link_local};
 use netplug_common::tuple::{Port, SCTP, TCP, Tuple};
@@ -168,8 +169,16 @@ pub fn later_of_pods<V: Header>(
 #[inline(always)]
 fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
     packet.has_ports()
-        && mapping::may_be_pods::<V>(config, packet.tuple.source_port)
+        && (mapping::may_be_pods::<V>(config, packet.tuple.source_port)
+            || opens_by_privileged_port(packet))
         && maps::is_nodes::<V>(config, &packet.tuple.source)
+}
+
+/// Whether a packet opens a connection by a port that masquerade gives to nobody but who has a privileged one: no pod may have any
+/// yet, and none is to get this. (What answers by such ports, as services do, opens nothing.)
+#[inline(always)]
+fn opens_by_privileged_port<V: Header>(packet: &Packet<V>) -> bool {
+    is_first(packet.tcp_flags) && is_privileged(packet.tuple.protocol, packet.tuple.source_port)
 }
 
 /// Whether the address and the port that a packet, which is no pod's, leaves by are a HostPort's.
