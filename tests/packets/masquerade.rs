@@ -375,6 +375,22 @@ fn a_privileged_port_that_the_hosts_nat_has_is_not_masquerades(#[values(V4, V6)]
     becomes(&mut datapath, "from_uplink", &answer, &answer);
 }
 
+/// What comes in by one of those is not looked at. (A node may have them where `ip_unprivileged_port_start` lets it.)
+#[rstest]
+fn a_privileged_port_of_the_hosts_ephemeral_ones_is_no_pods(#[values(V4, V6)] family: Family) {
+    let mut datapath = with_one_port();
+    datapath.configure(|config| config.local_ports = PortRange { first: 650, last: 60_999 });
+    let (verdict, left) = datapath.run("to_uplink", HERE, &out(family, CLIENT, 700, 6));
+    let port = source_port(family, &left);
+    assert!(verdict == NEXT && (600..650).contains(&port), "{port}");
+    becomes(
+        &mut datapath,
+        "from_uplink",
+        &back(family, NODE_1, port, 6),
+        &back(family, CLIENT, 700, 6),
+    );
+}
+
 fn source_port(family: Family, frame: &[u8]) -> u16 {
     let at = match family {
         V4 => 14 + 20,

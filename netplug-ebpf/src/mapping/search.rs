@@ -150,6 +150,10 @@ pub fn try_port<V: Header>(skb: Skb, packet: &Packet<V>, address: &V::Address, s
         let number = (step & (ADOPT - 1)) - u32::from(step & ADOPT != 0);
         port = if is_privileged(tuple.protocol, tuple.source_port) {
             let candidate = privileged_candidate(tuple.source_port, hash, number);
+            if config.local_ports.contains(candidate.get()) {
+                // What comes in by those is the host's, unlooked at.
+                return GO_ON;
+            }
             candidate
         } else {
             let candidate = config.masquerade_ports.candidate(tuple.source_port, hash, number);
