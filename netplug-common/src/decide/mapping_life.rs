@@ -147,11 +147,12 @@ pub const fn next(
         };
     }
     match (moment(flags), before) {
-        // Its acceptance, repeated, or a claim of somebody who knows no better: conntrack heeds neither.
+        // A call or its acceptance, repeated or come late, or a claim of somebody who knows no better: conntrack heeds none of
+        // them while a connection lives (sIG of `tcp_conntracks`).
         (
             Moment::Opening,
             Some(stage @ (Stage::Established | Stage::CallerClosed | Stage::CalledClosed)),
-        ) if is_answer => stage,
+        ) => stage,
         (Moment::Opening, _) if is_answer && accepts(flags) => Stage::Accepted,
         (Moment::Opening, _) => Stage::Opening,
         (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_called_opens_no_connection_anew() {
+    fn nobody_opens_a_connection_anew_that_lives() {
         goes(&[
             (SYN, CALL, Stage::Opening),
             (SYN | ACK, ANSWER, Stage::Accepted),
@@ -292,7 +293,9 @@ mod tests {
             (ACK, CALL, Stage::Established),
             (SYN | ACK, ANSWER, Stage::Established),
             (SYN, ANSWER, Stage::Established),
-            (SYN, CALL, Stage::Opening),
+            (SYN, CALL, Stage::Established),
+            (FIN | ACK, CALL, Stage::CallerClosed),
+            (SYN, CALL, Stage::CallerClosed),
         ]);
     }
 
