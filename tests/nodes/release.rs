@@ -128,6 +128,40 @@ fn a_bridge_that_is_gone_is_released() {
     assert_nothing_left(&node);
 }
 
+/// Or without them: they stay, or are on another bridge by now.
+#[rstest]
+fn a_bridge_that_is_gone_without_its_ports_is_released(#[values(false, true)] is_made_anew: bool) {
+    let node = node();
+    let web = Container::add(&node, 2);
+    let before = qdiscs(&node);
+    node.netplug("adopt docker0");
+    node.namespace().run("ip link del docker0");
+    if is_made_anew {
+        add_bridge(&node);
+    }
+    let released = node.netplug_json("release docker0");
+    assert_eq!(released["released"]["ports"], json!([web.port()]), "{released}");
+    assert_eq!(qdiscs(&node), before);
+    assert_nothing_left(&node);
+}
+
+/// Programs hang there without any pin; and on pods, whose ports are told by nothing else then.
+#[rstest]
+fn a_release_does_without_pins(#[values("/v1/PORTS", "")] lost: &str) {
+    let node = Node::new();
+    let pod = node.add_pod_chained("web", "bridge");
+    node.namespace().run("ip link add guest type veth peer name guest-peer");
+    node.namespace().run("ip link set guest master cbr0");
+    let filters = |port: &str| node.namespace().run(&format!("tc filter show dev {port} ingress"));
+    node.netplug("adopt cbr0");
+    assert!(filters("guest").contains("from_pod"));
+    node.namespace().run(&format!("rm -r /sys/fs/bpf/netplug{lost}"));
+    let released = node.netplug_json("release cbr0");
+    assert_eq!(released["released"]["ports"], json!(["guest"]), "{released}");
+    assert_eq!(filters("guest"), "");
+    assert!(filters(&pod.host_end()).contains("from_pod"), "it is a pod's");
+}
+
 /// They are nobody's pods: there is nothing to force.
 #[rstest]
 fn unloading_releases(#[values(false, true)] is_watched: bool) {

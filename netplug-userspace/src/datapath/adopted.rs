@@ -8,7 +8,7 @@ use bytemuck::Zeroable;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::port::{ADOPTED, PodPort, unrouted};
 
-use super::attach::{How, attach, detach, replace};
+use super::attach::{How, attach, attached, detach, replace};
 use super::maps::{entries_left, left, remove};
 use super::pin::Lock;
 use super::{Attach, Datapath, Error, clsact};
@@ -76,9 +76,14 @@ impl Datapath {
         Ok(true)
     }
 
-    /// Whether a port is an endpoint's.
-    pub fn is_endpoints(&self, ifindex: u32) -> Result<bool, Error> {
-        let Some(ports) = left(self.maps.ports())? else { return Ok(false) };
+    /// Whether a port is an endpoint's. Where PORTS is lost, by what hangs there: an adopted one has `from_pod` alone.
+    fn is_endpoints(&self, ifindex: u32) -> Result<bool, Error> {
+        let Some(ports) = left(self.maps.ports())? else {
+            return match attached(ifindex, "to_pod") {
+                Err(Error::Interface { .. }) => Ok(false),
+                found => found.map(|how| how.is_some()),
+            };
+        };
         match ports.get(&ifindex, 0) {
             Ok(port) => Ok(port.flags & ADOPTED == 0),
             Err(MapError::KeyNotFound) => Ok(false),

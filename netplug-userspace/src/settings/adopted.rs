@@ -129,15 +129,12 @@ fn steer(
 pub fn release(netlink: &Netlink, name: &str) -> Result<Option<Released>, Error> {
     // Nobody unloads or replaces programs meanwhile.
     let _loaded = crate::datapath::Lock::shared()?;
-    let datapath = Datapath::open_what_is_left()?;
+    let datapath = Datapath::whatever_is_left()?;
     state::with(|state| {
         if !state.adopted().contains(name) {
             return Ok(None);
         }
-        let Some(datapath) = &datapath else {
-            return Ok(Some(Released { ports: Vec::new(), restored: state.release(name)? }));
-        };
-        let_go(netlink, datapath, state, name).map(Some)
+        let_go(netlink, &datapath, state, name).map(Some)
     })
 }
 
@@ -151,17 +148,17 @@ fn let_go(
     let index = links.iter().find(|link| link.name == name && link.is_bridge());
     let index = index.map(|bridge| bridge.index);
     let mut ports = Vec::new();
-    // Also those that an `adopt` which was killed has not told PORTS of, and what is left of those that have gone.
+    // Also those that an `adopt` which was killed has not told PORTS of.
     for port in links.iter().filter(|link| index.is_some() && link.master == index) {
         if port.leads_to_guests() && datapath.release(port.index)? {
             ports.push(port.name.clone());
         }
     }
-    for port in datapath.adopted()? {
-        if Some(port.bridge) == index || !links.iter().any(|link| link.index == port.ifindex) {
-            datapath.release(port.ifindex)?;
-        }
-    }
+    // And those that have left it, or are there without it.
+    let others: Vec<_> =
+        bridges(state, &links).into_iter().filter(|bridge| bridge.name != name).collect();
+    let strays = let_strays_go(datapath, &others, &links, &datapath.adopted()?)?;
+    ports.extend(strays.into_iter().filter_map(|(_, link)| Some(link?.name.clone())));
     Ok(Released { ports, restored: state.release(name)? })
 }
 
@@ -177,7 +174,13 @@ pub fn refresh(netlink: &Netlink) -> Result<Vec<String>, Error> {
         }
         let links = netlink.links()?;
         let bridges = bridges(state, &links);
-        let mut news = let_strays_go(&datapath, &bridges, &links, &known)?;
+        let strays = let_strays_go(&datapath, &bridges, &links, &known)?.into_iter();
+        let mut news: Vec<_> = strays
+            .map(|(ifindex, link)| {
+                let name = link.map_or_else(|| format!("#{ifindex}"), |link| link.name.clone());
+                format!("{name} is no port of an adopted bridge any more")
+            })
+            .collect();
         for bridge in bridges {
             news.extend(take_new(netlink, &datapath, state, bridge, &links, &known)?);
         }
@@ -193,14 +196,15 @@ fn bridges<'a>(state: &State, links: &'a [Link]) -> Vec<&'a Link> {
     links.iter().filter(is_adopted).collect()
 }
 
-/// Has ports be steered no more that are gone, or in none of the adopted `bridges` any more. Returns what is new, a line each.
-fn let_strays_go(
+/// Has ports be steered no more that are gone, or in none of the adopted `bridges` any more. Returns their indexes, and what
+/// they are where they are there.
+fn let_strays_go<'a>(
     datapath: &Datapath,
     bridges: &[&Link],
-    links: &[Link],
+    links: &'a [Link],
     known: &[AdoptedPort],
-) -> Result<Vec<String>, Error> {
-    let mut news = Vec::new();
+) -> Result<Vec<(u32, Option<&'a Link>)>, Error> {
+    let mut strays = Vec::new();
     for port in known {
         let link = links.iter().find(|link| link.index == port.ifindex);
         let master = link.and_then(|link| link.master);
@@ -208,10 +212,9 @@ fn let_strays_go(
             continue;
         }
         datapath.release(port.ifindex)?;
-        let name = link.map_or_else(|| format!("#{}", port.ifindex), |link| link.name.clone());
-        news.push(format!("{name} is no port of an adopted bridge any more"));
+        strays.push((port.ifindex, link));
     }
-    Ok(news)
+    Ok(strays)
 }
 
 /// Has the ports of a bridge be steered that are not yet, or not so.
