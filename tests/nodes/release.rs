@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use netplug_tests::cast::Family::V4;
+use netplug_tests::eventually::{SOON, becomes};
 use netplug_tests::kernel::has_tcx;
 use netplug_tests::ledger::Inventory;
 use netplug_tests::leftovers;
@@ -160,6 +161,23 @@ fn a_release_does_without_pins(#[values("/v1/PORTS", "")] lost: &str) {
     assert_eq!(released["released"]["ports"], json!(["guest"]), "{released}");
     assert_eq!(filters("guest"), "");
     assert!(filters(&pod.host_end()).contains("from_pod"), "it is a pod's");
+}
+
+/// Who watches wants uplinks to forward, as they did before.
+#[test]
+fn a_release_leaves_uplinks_what_they_had() {
+    let node = node();
+    let before = sysctls(&node);
+    node.netplug("adopt docker0");
+    let _watcher = node.watch("");
+    becomes(SOON, 1, || {
+        let shown = node.netplug_json("masquerade show");
+        shown["masquerade"]["uplinks"].as_array().map_or(0, Vec::len)
+    });
+    // It has looked at all of it.
+    node.netplug("adopt docker0");
+    node.netplug("release docker0");
+    assert_eq!(sysctls(&node), before);
 }
 
 /// They are nobody's pods: there is nothing to force.

@@ -134,7 +134,19 @@ impl State {
             let was_last = known.adopted.remove(bridge) && known.adopted.is_empty();
             if was_last { free.push(known) } else { others.push(known) }
         }
+        let mut stay = Vec::new();
+        for known in &others {
+            if let Some(found) = sysctl::get(&known.name)?.filter(|found| known.is_ours(found)) {
+                stay.push((&known.name, found));
+            }
+        }
         let done = put_back(&free)?;
+        // Some change others as they are written.
+        for (name, value) in stay {
+            if sysctl::get(name)?.is_some_and(|found| found != value) {
+                sysctl::write(name, &value)?;
+            }
+        }
         self.sysctls = others;
         self.adopted.remove(bridge);
         save(self).map(|()| done)
