@@ -264,6 +264,11 @@ fn who_registers_takes_an_adopted_port_over() {
     assert_eq!((epoch(), endpoints(&node).len()), (before, 1));
     let adopted = node.netplug_json("adopt docker0");
     assert_eq!(adopted["adopted"]["left_alone"][0]["port"], "pod", "{adopted}");
+    node.namespace().enter(|| {
+        Datapath::open().unwrap().unwrap().unregister(pod.owner).unwrap();
+    });
+    let pins = node.namespace().run("ls /sys/fs/bpf/netplug/v1");
+    assert!(!pins.contains("clsact"), "{pins}");
 }
 
 /// Its address is the node's, and no gateway of pods'.

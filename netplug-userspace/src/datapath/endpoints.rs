@@ -15,7 +15,7 @@ use netplug_common::tuple::Tuple;
 use super::attach::{How, attach, attached, detach_endpoint, promote, replace};
 use super::maps::{Family, Table, entries, entries_left, left, remove};
 use super::pin::Lock;
-use super::{Attach, Datapath, Endpoint, Error, Owner, PodId};
+use super::{Attach, Datapath, Endpoint, Error, Owner, PodId, clsact};
 
 /// `BPF_EXIST` (include/uapi/linux/bpf.h).
 const BPF_EXIST: u64 = 2;
@@ -203,6 +203,8 @@ impl Datapath {
         self.forget_addresses::<V6>(ifindex)?;
         drop(addresses);
         detach_endpoint(ifindex)?;
+        // It was adopted before.
+        clsact::give_back(ifindex)?;
         left(self.bump_epoch())?;
         self.forget_flows::<V4>(ifindex)?;
         self.forget_flows::<V6>(ifindex)?;
