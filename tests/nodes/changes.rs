@@ -281,6 +281,7 @@ fn voids_nothing(node: &Node, chatter: impl Fn(usize), change: impl FnOnce()) {
     let before = epoch(node);
     let began = Instant::now();
     (0..).take_while(|_| began.elapsed() < CHATTER).for_each(chatter);
+    assert_eq!(epoch(node), before);
     change();
     becomes(SOON, before + 1, || epoch(node));
 }
@@ -423,5 +424,19 @@ fn a_watch_begins_by_having_all_flows_ask() {
     Tool::Legacy.forbid(node.namespace(), served.client.ip(V4), web.ip(V4));
     talk.ask("still?").unwrap();
     let _watcher = node.watch("");
+    stops(&mut talk);
+}
+
+/// What hangs on pods goes on, and follows flows, whatever pin is lost.
+#[test]
+fn a_rule_counts_where_a_pin_is_lost() {
+    let served = Served::new();
+    let node = &served.node;
+    let _watcher = watched(node);
+    let [web, _] = &served.backends;
+    let mut talk = opened(served.client.dial(web.at(V4, PORT)).patience(IMPATIENCE), Udp);
+    settled(node, &mut talk);
+    node.namespace().run("rm /sys/fs/bpf/netplug/v1/COUNTERS");
+    Tool::Nft.forbid(node.namespace(), served.client.ip(V4), web.ip(V4));
     stops(&mut talk);
 }
