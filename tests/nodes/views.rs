@@ -24,11 +24,12 @@ fn bpftool_shows_the_programs_by_name() {
 
 /// The fields by which a reader tells what an entry is about, of keys and values, by a map's name without its family. Numbers
 /// and prefixes are as good as named by their map.
-const FIELDS: [(&str, &str, &str); 16] = [
+const FIELDS: [(&str, &str, &str); 17] = [
     ("CONFIG", "", "epoch"),
     ("PORTS", "", "pod_mac"),
     ("UPLINKS", "", "address4"),
     ("COUNTERS", "", "packets"),
+    ("FLOW_STATE", "", "taken_until"),
     ("NAT_STATE", "", "sweep_after"),
     ("ENDPOINTS", "octets", "ifindex"),
     ("NON_MASQ", "prefix_len", ""),

@@ -231,13 +231,14 @@ fn take_new(
         let port = AdoptedPort { ifindex: link.index, bridge: bridge.index, mac: link.mac };
         link.master == Some(bridge.index) && link.leads_to_guests() && !known.contains(&port)
     };
+    // Before any is steered: what is steered is to be let through.
+    if links.iter().any(|link| is_new(&link)) {
+        route_back(netlink, state, bridge)?;
+    }
     for link in links.iter().filter(is_new) {
         if let Steered::Yes = steer(netlink, datapath, bridge, link)? {
             news.push(format!("{} of {} is steered", link.name, bridge.name));
         }
-    }
-    if !news.is_empty() {
-        route_back(netlink, state, bridge)?;
     }
     Ok(news)
 }

@@ -77,7 +77,13 @@ impl Changes {
                 tokio::select! {
                     biased;
                     () = due => continue,
-                    told = routes.changed(|told| known.changes(told)) => told.map_err(fail("rtnetlink"))?,
+                    told = routes.changed(|told| known.changes(told)) => {
+                        told.map_err(fail("rtnetlink"))?;
+                        // The kernel tells of an IPv4 route that goes before it is gone (`fib_table_delete`,
+                        // net/ipv4/fib_trie.c, Linux 6.12), and of an interface that goes down before its routes are.
+                        pace.note_early(Instant::now());
+                        continue;
+                    }
                     told = nftables.changed(nftables::changes) => told.map_err(fail("nf_tables"))?,
                     told = xtables.changed() => told.map_err(fail("iptables"))?,
                 }

@@ -12,6 +12,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Pace {
     due: Option<Instant>,
     last: Option<Instant>,
+    again: bool,
 }
 
 impl Pace {
@@ -19,6 +20,12 @@ impl Pace {
     pub fn note(&mut self, now: Instant) {
         let rested = self.last.map_or(now, |last| now.max(last + PAUSE));
         self.due.get_or_insert(rested);
+    }
+
+    /// The same, for what may be told just before it is so: it is answered a second time, after the pause.
+    pub fn note_early(&mut self, now: Instant) {
+        self.note(now);
+        self.again = true;
     }
 
     /// When there is something to be answered.
@@ -30,7 +37,8 @@ impl Pace {
     pub fn answers(&mut self, now: Instant) -> bool {
         let is_time = self.due.is_some_and(|due| due <= now);
         if is_time {
-            *self = Self { due: None, last: Some(now) };
+            let due = self.again.then(|| now + PAUSE);
+            *self = Self { due, last: Some(now), again: false };
         }
         is_time
     }
@@ -75,6 +83,16 @@ mod tests {
         }
         assert_eq!(answers, 11);
         assert!(last_answer >= start + MILLISECOND * 1_000);
+        assert_eq!(pace.due(), None);
+    }
+
+    #[test]
+    fn what_is_told_early_is_answered_twice() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.note_early(now);
+        assert!(pace.answers(now));
+        assert!(!pace.answers(now + PAUSE - MILLISECOND));
+        assert!(pace.answers(now + PAUSE));
         assert_eq!(pace.due(), None);
     }
 
