@@ -148,11 +148,13 @@ pub const fn next(
     }
     match (moment(flags), before) {
         // A call or its acceptance, repeated or come late, or a claim of somebody who knows no better: conntrack heeds none of
-        // them while a connection lives (sIG of `tcp_conntracks`).
-        (
-            Moment::Opening,
-            Some(stage @ (Stage::Established | Stage::CallerClosed | Stage::CalledClosed)),
-        ) => stage,
+        // them while a connection lives (sIG of `tcp_conntracks`). Of one that closes the caller may have the end, and call anew.
+        (Moment::Opening, Some(Stage::Established)) => Stage::Established,
+        (Moment::Opening, Some(stage @ (Stage::CallerClosed | Stage::CalledClosed)))
+            if is_answer =>
+        {
+            stage
+        }
         (Moment::Opening, _) if is_answer && accepts(flags) => Stage::Accepted,
         (Moment::Opening, _) => Stage::Opening,
         (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
@@ -295,7 +297,16 @@ mod tests {
             (SYN, ANSWER, Stage::Established),
             (SYN, CALL, Stage::Established),
             (FIN | ACK, CALL, Stage::CallerClosed),
-            (SYN, CALL, Stage::CallerClosed),
+            (SYN | ACK, ANSWER, Stage::CallerClosed),
+        ]);
+        // The called one's end was never heard.
+        goes(&[
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
+            (FIN | ACK, CALL, Stage::CallerClosed),
+            (SYN, CALL, Stage::Opening),
+            (SYN | ACK, ANSWER, Stage::Accepted),
+            (ACK, CALL, Stage::Established),
         ]);
     }
 
