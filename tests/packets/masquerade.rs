@@ -375,22 +375,6 @@ fn a_privileged_port_that_the_hosts_nat_has_is_not_masquerades(#[values(V4, V6)]
     becomes(&mut datapath, "from_uplink", &answer, &answer);
 }
 
-/// Of datagrams none tells whether it calls.
-#[rstest]
-fn a_privileged_port_of_the_hosts_nats_datagrams_is_not_masquerades(
-    #[values(V4, V6)] family: Family,
-) {
-    let mut datapath = with_one_port();
-    let hosts = out(family, NODE_1, 500, 17);
-    becomes(&mut datapath, "to_uplink", &hosts, &hosts);
-    let (verdict, left) = datapath.run("to_uplink", HERE, &out(family, CLIENT, 500, 17));
-    let port = source_port(family, &left);
-    assert!(verdict == NEXT && (1..512).contains(&port) && port != 500, "{port}");
-    becomes(&mut datapath, "to_uplink", &hosts, &hosts);
-    let answer = back(family, NODE_1, 500, 17);
-    becomes(&mut datapath, "from_uplink", &answer, &answer);
-}
-
 /// What comes in by one of those is not looked at. (A node may have them where `ip_unprivileged_port_start` lets it.)
 #[rstest]
 fn a_privileged_port_of_the_hosts_ephemeral_ones_is_no_pods(#[values(V4, V6)] family: Family) {

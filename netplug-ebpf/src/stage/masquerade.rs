@@ -20,7 +20,7 @@ use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::decide::port_choice::is_privileged;
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE, masquerades_link_local};
-use netplug_common::tuple::{Port, SCTP, TCP, Tuple, UDP};
+use netplug_common::tuple::{Port, SCTP, TCP, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::{self, Clock, Found};
@@ -41,10 +41,7 @@ pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counte
     let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(()) };
     let address = V::masquerade_address(uplink);
     let Tuple { source, destination, .. } = &packet.tuple;
-    if is_by_host_port
-        || (!address.is_unspecified()
-            && (is_ours(packet, config) || is_privileged_datagram(packet, config)))
-    {
+    if is_by_host_port || (!address.is_unspecified() && is_ours(packet, config)) {
         let is_held = if is_by_host_port {
             mapping::keep_from_callers(packet, config)
         } else {
@@ -182,15 +179,6 @@ fn is_ours<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
 #[inline(always)]
 fn opens_by_privileged_port<V: Header>(packet: &Packet<V>) -> bool {
     is_first(packet.tcp_flags) && is_privileged(packet.tuple.protocol, packet.tuple.source_port)
-}
-
-/// The same of a datagram that the host forwards: calls and answers look alike there.
-#[inline(always)]
-fn is_privileged_datagram<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
-    packet.tuple.protocol == UDP
-        && packet.has_ports()
-        && is_privileged(UDP, packet.tuple.source_port)
-        && maps::is_nodes::<V>(config, &packet.tuple.source)
 }
 
 /// Whether the address and the port that a packet, which is no pod's, leaves by are a HostPort's.
