@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::{INTRANET, cluster_cidr};
 use netplug_tests::counters::Counters;
+use netplug_tests::eventually::{SOON, eventually};
 use netplug_tests::namespace::Namespace;
 use netplug_tests::node::Node;
 use netplug_tests::rules::Service;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::Servers;
+use netplug_tests::traffic::{IMPATIENCE, Servers};
 use netplug_tests::tunnel::Tunnel;
 use rstest::rstest;
 use serde_json::json;
@@ -158,6 +159,10 @@ fn the_host_may_masquerade_by_it(
     let servers = Servers::default();
     let at = SocketAddr::new(there, PORT);
     servers.start(scene.node.outside().namespace(), "end", at);
+    // A device that has just come up may lose what comes first.
+    eventually(SOON, || {
+        scene.client.dial(at).patience(IMPATIENCE).ask(protocol, "is there a way?")
+    });
     let mut talk = scene.client.dial(at).open(protocol).unwrap();
     let answer = talk.ask_times(REQUESTS).unwrap();
     assert_eq!((answer.server.as_str(), answer.client_ip()), ("end", here));
