@@ -34,7 +34,7 @@ pub trait Apart: Header {
     /// [`errors::inbound`].
     fn unmasquerade_error(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`masquerade::arrived`].
-    fn note_arrival(skb: Skb, packet: &Packet<Self>);
+    fn note_arrival(skb: Skb, packet: &mut Packet<Self>);
     /// [`host_port::inbound`].
     fn address_call(skb: Skb, packet: &mut Packet<Self>) -> Result<(), Counter>;
     /// [`host_port::outbound`].
@@ -131,7 +131,7 @@ macro_rules! family {
                 result($error_in(skb.0, packet))
             }
             #[inline(always)]
-            fn note_arrival(skb: Skb, packet: &Packet<Self>) {
+            fn note_arrival(skb: Skb, packet: &mut Packet<Self>) {
                 $arrived(skb.0, packet);
             }
             #[inline(always)]
@@ -285,9 +285,9 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $arrived(skb: *mut __sk_buff, packet: *const Packet<$family>) -> u32 {
+        extern "C" fn $arrived(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
             // SAFETY: as above.
-            if let (Some(packet), Some(config)) = (unsafe { packet.as_ref() }, maps::config()) {
+            if let (Some(packet), Some(config)) = (unsafe { packet.as_mut() }, maps::config()) {
                 masquerade::arrived(Skb(skb), packet, config);
             }
             DONE

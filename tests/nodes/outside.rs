@@ -373,3 +373,49 @@ fn one_port_of_a_pods_is_one_port_of_the_nodes_towards_everybody(#[values(V4, V6
     let seen: Vec<_> = (PORT..PORT + 4).map(seen_at).collect();
     assert!(seen.iter().all(|client| *client == seen[0]), "{seen:?}");
 }
+
+/// The answers to both calls would be the same: the host gives the later one another source port, and its answers leave as the
+/// pod's all the same.
+#[rstest]
+fn who_calls_a_pod_as_a_service_and_as_itself_by_one_port_is_answered_as_both(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    const NODE_PORT: u16 = 30_081;
+    let scene = Scene::steered(steering);
+    let web = scene.web.at(ip, PORT);
+    let services = Service::both(81, &[web]).into_iter();
+    let services: Vec<_> = services.map(|service| service.node_port(NODE_PORT).local()).collect();
+    rules::serve(scene.node.namespace(), &services);
+    let mut talks = [SocketAddr::new(NODE_1.ip(ip), NODE_PORT), web].map(|at| {
+        let mut talk = scene.node.outside().dial(at).from_port(20_005).open(protocol).unwrap();
+        talk.ask("first").unwrap();
+        talk
+    });
+    let seen = talks.each_mut().map(|talk| talk.ask_times(REQUESTS).unwrap().client);
+    assert_eq!(seen[0], SocketAddr::new(OUTSIDE.ip(ip), 20_005));
+    assert_eq!(seen[1].ip(), OUTSIDE.ip(ip));
+    assert_ne!(seen[0], seen[1]);
+}
+
+/// A router may make itself the caller of pods: the answers find back all the same.
+#[rstest]
+fn a_call_whose_caller_the_host_masquerades_is_answered(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let (web, outside) = (scene.web.at(ip, PORT), OUTSIDE.ip(ip));
+    let rule = format!(
+        "table inet router {{ chain postrouting {{ type nat hook postrouting priority srcnat;\n\
+         {} saddr {outside} masquerade\n}}\n}}\n",
+        if ip == V4 { "ip" } else { "ip6" }
+    );
+    scene.node.namespace().feed("nft -f -", &rule);
+    let mut talk = scene.node.outside().dial(web).open(protocol).unwrap();
+    let answer = talk.ask_times(REQUESTS).unwrap();
+    assert_eq!(answer.server, "web");
+    assert_ne!(answer.client_ip(), outside);
+}

@@ -189,3 +189,23 @@ fn a_pod_that_is_taken_away_answers_as_the_service_or_not_at_all(
     }
     panic!("it never gets through");
 }
+
+/// A port that is used again belongs to a connection of its own: it may be led elsewhere than the one before.
+#[rstest]
+fn a_connection_by_the_port_of_one_that_has_ended_is_led_anew(
+    #[values(V4, V6)] ip: Family,
+    #[values(Learn, Always)] steering: Steering,
+) {
+    let scene = Scene::steered(steering);
+    let twin = scene.node.add_pod("twin").listening(PORT);
+    let dial = || scene.client.dial(scene.service(ip)).from_port(20_006);
+    let mut talk = dial().tcp().unwrap();
+    assert_eq!(talk.ask_times(REQUESTS).unwrap().server, "web");
+    // The server closes first: the client's port is free at once.
+    talk.say("close").unwrap();
+    talk.hear_line().unwrap_err();
+    talk.close().unwrap();
+    rules::serve(scene.node.namespace(), &Service::both(80, &[twin.at(ip, PORT)]));
+    let answer = dial().tcp().unwrap().ask_times(REQUESTS).unwrap();
+    assert_eq!(answer.server, "twin");
+}

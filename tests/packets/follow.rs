@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::STEERING_DIRECT;
-use netplug_common::maps::flow::{ANSWERS, DIRECT, Flow, SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::flow::{ANSWERS, CLOSED, DIRECT, Flow, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, UDP};
 use netplug_tests::cast::{CLIENT, GATEWAY, SERVICE, WEB};
 use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
@@ -200,6 +200,54 @@ fn openings_and_resets_void_and_a_closing_visits() {
         datapath.learned(tuple, flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE));
         datapath.enters(&to(tcp(40000, 80).syn()), NEXT, &to(tcp(40000, 80).syn()));
         assert!(!datapath.knows(&tuple));
+    }
+    both((run::<V4>, run::<V6>));
+}
+
+/// The host is to see a connection end as it does: what comes behind both FINs, too.
+#[test]
+fn the_last_acknowledgement_of_a_close_visits() {
+    fn run<V: Family>(is_due: bool) {
+        let mut datapath = Datapath::new();
+        let sent = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+        let due = if is_due { 1 } else { u64::MAX };
+        let learned = flow(&sent, sent, UNTOUCHED | SAME_BRIDGE);
+        datapath.learned(sent, Flow { revisit_at: due, ..learned });
+        // The other side has closed before.
+        let answers = sent.reversed();
+        let closed = Flow { entered_by: THERE, ..flow(&answers, answers, UNTOUCHED | SAME_BRIDGE) };
+        for (other, asks) in [
+            (Flow { flags: closed.flags | CLOSED, ..closed }, true),
+            // Or it may go on for long.
+            (closed, false),
+        ] {
+            datapath.learned(answers, other);
+            let fin =
+                eth(CLIENT, GATEWAY) / ip(of::<V>(), CLIENT, WEB) / tcp(40000, 80).fin().ack();
+            datapath.enters(&fin, NEXT, &fin);
+            assert!(datapath.cached(&sent).is_some_and(|flow| flow.flags & CLOSED != 0));
+            let found = datapath.cached(&answers).unwrap();
+            assert_eq!(found.revisit_at == 0, asks, "{is_due}");
+        }
+    }
+    for is_due in [false, true] {
+        run::<V4>(is_due);
+        run::<V6>(is_due);
+    }
+}
+
+#[test]
+fn another_pods_closing_leaves_a_flow_as_it_is() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::new();
+        let sent = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+        let others = Flow { entered_by: THERE, ..flow(&sent, sent, UNTOUCHED | SAME_BRIDGE) };
+        datapath.learned(sent, others);
+        for end in [tcp(40000, 80).fin().ack(), tcp(40000, 80).rst()] {
+            let end = eth(CLIENT, GATEWAY) / ip(of::<V>(), CLIENT, WEB) / end;
+            datapath.enters(&end, NEXT, &end);
+            assert_eq!(datapath.cached(&sent), Some(others));
+        }
     }
     both((run::<V4>, run::<V6>));
 }

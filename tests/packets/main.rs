@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where it stood")]
 
+mod calls;
 mod datapath;
 mod errors;
 mod follow;

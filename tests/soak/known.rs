@@ -52,6 +52,14 @@ impl Known {
         self.all().get(what).is_some_and(|times| times.iter().any(|time| time.meets(from, until)))
     }
 
+    /// When it was so lately, in seconds before now: from, and until where it has ended.
+    pub fn lately(&self, what: &str) -> Vec<(f32, Option<f32>)> {
+        let before = |moment: Instant| moment.elapsed().as_secs_f32();
+        let all = self.all();
+        let times = all.get(what).map_or(&[][..], Vec::as_slice);
+        times.iter().rev().take(3).map(|time| (before(time.from), time.until.map(before))).collect()
+    }
+
     /// Whether it has been so all the time since `from`.
     pub fn is_since(&self, what: &str, from: Instant) -> bool {
         let all = self.all();

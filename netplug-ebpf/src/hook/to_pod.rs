@@ -36,7 +36,7 @@ pub fn run<V: Apart + guard::Rules>(skb: Skb) -> Outcome {
     if config.flags & HOST_PORTS != 0 {
         readdress::<V>(skb, &mut packet, config)?;
     }
-    V::note_arrival(skb, &packet);
+    V::note_arrival(skb, &mut packet);
     V::learn(skb, &mut packet, false);
     Ok(Verdict::Next)
 }

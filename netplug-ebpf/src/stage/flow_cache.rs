@@ -4,6 +4,7 @@
 //! - no entry, or one that is void: of another interface or epoch, or due to ask again (an answer waits for its question)
 //! - openings and closings, except of connections that the host does not know (`direct`); an opening also
 //!   removes the entry, and a reset those of both directions
+//! - what acknowledges the second FIN of a connection
 //! - a packet with no hop left, or too long for the device
 
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -39,7 +40,12 @@ pub fn follow<V: Header>(skb: Skb, packet: &Packet<V>, config: &Config) -> Optio
     let now = jiffies();
     match standing(flow, skb.ifindex(), config.epoch, now) {
         Standing::Good => {}
-        Standing::Void => return None,
+        Standing::Void => {
+            if flow.entered_by == skb.ifindex() && visits(packet.moment()) {
+                let _ = note_moment(entry, packet);
+            }
+            return None;
+        }
         Standing::Recheck => recheck(skb, entry, packet, config, now)?,
         Standing::Waits if waits(entry, packet, config, now) => {}
         Standing::Waits => return None,
@@ -143,14 +149,21 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
     unsafe {
         if (*entry).flags & DIRECT == 0 {
             // A reset may not be heeded: if both sides go on, the host is to see it. Content if another CPU was first.
-            if packet.tcp_flags & RST != 0 {
-                let answers = (*entry).left.reversed();
-                let _ = V::flows().remove(&answers);
-            }
             if packet.tcp_flags & RST != 0 || voids(packet.moment()) {
+                if packet.tcp_flags & RST != 0 {
+                    let answers = (*entry).left.reversed();
+                    let _ = V::flows().remove(&answers);
+                }
                 let _ = V::flows().remove(&packet.tuple);
-            } else {
-                (*entry).flags |= CLOSED;
+                return None;
+            }
+            (*entry).flags |= CLOSED;
+            // The second FIN: the host is to see it acknowledged, too. A connection that it takes for one that is closing still
+            // has its server for as long, whoever calls by its port next.
+            if let Some(other) = V::flows().get_ptr_mut((*entry).left.reversed())
+                && (*other).flags & CLOSED != 0
+            {
+                (*other).revisit_at = 0;
             }
             return None;
         }

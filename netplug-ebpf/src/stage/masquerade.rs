@@ -20,6 +20,7 @@ use netplug_common::decide::opening::{RST, is_first};
 use netplug_common::decide::port_choice::is_privileged;
 use netplug_common::ip::Address;
 use netplug_common::maps::config::{Config, HOST_PORTS, MASQUERADE, masquerades_link_local};
+use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Port, SCTP, TCP, Tuple};
 
 use crate::apart::Apart;
@@ -332,18 +333,41 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
 }
 
 /// Notes a packet that the host hands to a pod, if it came in from outside to that very address: by what was noted of it when
-/// it did, since one that was translated looks the same by now.
+/// it did, since one that was translated looks the same by now. Its sender the host may have changed: answers leave as what
+/// came in.
 #[inline(always)]
-pub fn arrived<V: Apart>(skb: Skb, packet: &Packet<V>, config: &'static Config) {
-    if config.flags & MASQUERADE == 0 || !packet.has_ports() || V::is_exempt(&packet.tuple.source) {
+pub fn arrived<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &'static Config) {
+    if config.flags & MASQUERADE == 0 || !packet.has_ports() {
         return;
     }
-    let Some(visit) = V::visits().get_ptr(skb.hash()) else { return };
-    // SAFETY: the verifier knows the pointer to be a value's. One that is overwritten meanwhile is another tuple's.
-    let (is_call, entered_by) = unsafe { ((*visit).entered == packet.tuple, (*visit).entered_by) };
-    if is_call && maps::uplink(entered_by).is_some() && is_for_pod_behind::<V>(skb, packet) {
+    let (Some(visit), Some(scratch)) = (V::visits().get_ptr(skb.hash()), V::scratch()) else {
+        return;
+    };
+    // SAFETY: the verifier knows both pointers to be values'; the scratch is this CPU's. One that is overwritten meanwhile is
+    // another tuple's, or does not fit its seal.
+    let visit = unsafe {
+        core::ptr::copy_nonoverlapping(visit, &raw mut (*scratch).visit, 1);
+        &(*scratch).visit
+    };
+    let Visit { entered, entered_by, .. } = visit;
+    let is_call = entered.destination == packet.tuple.destination
+        && entered.destination_port == packet.tuple.destination_port
+        && (*entered == packet.tuple || is_visits(skb, packet, visit));
+    if is_call
+        && maps::uplink(*entered_by).is_some()
+        && !V::is_exempt(&entered.source)
+        && is_for_pod_behind::<V>(skb, packet)
+    {
+        let left = core::mem::replace(&mut packet.tuple, *entered);
         mapping::write_identity(packet, &Clock::inward(config));
+        packet.tuple = left;
     }
+}
+
+/// Whether a packet is a visit's, by what NAT does not change.
+#[inline(always)]
+fn is_visits<V: Header>(skb: Skb, packet: &Packet<V>, visit: &Visit<V>) -> bool {
+    packet.identity(skb, packet.hops).is_some_and(|identity| visit.is_of(&identity))
 }
 
 #[inline(always)]
