@@ -37,7 +37,7 @@ fn node_and_web(steering: Steering, has_masquerade: bool, port: u16) -> (Node, P
 }
 
 /// Rules of the host's own NAT.
-fn nat(node: &Node, ip: Family, chain: &str, rule: &str) {
+pub fn nat(node: &Node, ip: Family, chain: &str, rule: &str) {
     let table = table(ip);
     let (hook, priority) = match chain {
         "postrouting" => ("postrouting", 100),

@@ -12,10 +12,11 @@ use netplug_tests::mappings::{self, Filling};
 use netplug_tests::node::Node;
 use netplug_tests::pod::Pod;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
-use netplug_tests::traffic::{IMPATIENCE, Talk};
+use netplug_tests::traffic::{Dial, IMPATIENCE, Talk};
 use rstest::rstest;
 use serde_json::json;
 
+use crate::hosts_nat::nat;
 use crate::scene::PORT;
 use crate::scene::Steering::Learn;
 
@@ -166,6 +167,32 @@ fn what_nobody_misses_gives_way(
     }
     assert!(Counters::of(&node).get(Counter::GaveWay) > 0);
     node.netplug("flush");
+    before.ask("still?").unwrap();
+}
+
+/// What its rules masquerade holds its port in the same map: it is not a pod's then.
+#[rstest]
+fn what_nobody_misses_gives_way_to_the_hosts_nat(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+    #[values(Filling::Ended, Filling::Unanswered)] filling: Filling,
+) {
+    let node = Node::with(Learn.network());
+    let client = node.add_pod("client");
+    node.outside().listen(PORT);
+    let rule = format!("fib saddr type local meta l4proto {protocol} masquerade to :20002");
+    nat(&node, ip, "postrouting", &rule);
+    let mut before = client.dial(outside(ip)).tcp().unwrap();
+    before.ask("one of the first").unwrap();
+    mappings::fill(node.namespace(), ip, filling);
+    let mut own = Dial::new(node.namespace(), outside(ip)).open(protocol).unwrap();
+    assert_eq!(own.ask("first").unwrap().client.port(), 20_002);
+    assert_eq!(Counters::of(&node).drops(), 0);
+    let mut pod = client.dial(outside(ip)).from_port(20_002).open(protocol).unwrap();
+    for number in 0..10 {
+        let seen = [&mut own, &mut pod].map(|talk| talk.ask(&number.to_string()).unwrap().client);
+        assert_ne!(seen[0], seen[1]);
+    }
     before.ask("still?").unwrap();
 }
 

@@ -6,8 +6,8 @@ use netplug_common::maps::nat::{HOST, HOST_PORT, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::outbound::NONE_LEFT;
-use super::search::note_privileged;
-use super::{Clock, answers_to, half, lost_half, take, touch};
+use super::search::{note_privileged, port_for};
+use super::{Clock, answers_to, half, insert, lost_half, take, touch};
 use crate::apart::Apart;
 use crate::maps;
 use crate::packet::{Header, Packet};
@@ -16,7 +16,7 @@ use crate::skb::Skb;
 /// Has the host hold the port that `packet`, which its NAT sends by an uplink's address, leaves by. `false`: a pod holds it.
 /// Out of line.
 #[inline(never)]
-pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
+pub fn reserve<V: Apart>(packet: &Packet<V>, clock: &Clock) -> bool {
     let answers = packet.tuple.reversed();
     let claim = match V::nat_in().get_ptr_mut(&answers) {
         None if is_lost_half(packet, &answers, clock) => return false,
@@ -35,11 +35,11 @@ pub fn reserve<V: Header>(packet: &Packet<V>, clock: &Clock) -> bool {
     };
     let Tuple { source, source_port, .. } = packet.tuple;
     let half = half(packet, clock, HOST, source, source_port);
-    if V::nat_in().insert(&answers, &half, u64::from(claim)).is_ok() {
+    if insert(V::nat_in(), &answers, &half, claim) {
         note_privileged::<V>(u32::from(source_port.get()));
         return true;
     }
-    // Another CPU was first, for a pod or with a packet of this very flow; or the map is full, and the next one tries again.
+    // Another CPU was first, for a pod or with a packet of this very flow; or there is no room, and the next one tries again.
     // SAFETY: as above.
     V::nat_in().get_ptr(&answers).is_none_or(|known| unsafe { (*known).kind } == HOST)
 }
@@ -61,11 +61,11 @@ fn is_lost_half<V: Header>(packet: &Packet<V>, answers: &Tuple<V>, clock: &Clock
 
 /// The same where the host cannot be refused it: a pod that holds it gets another.
 #[inline(always)]
-pub fn take_for_host<V: Header>(packet: &Packet<V>, clock: &Clock) {
+pub fn take_for_host<V: Apart>(packet: &Packet<V>, clock: &Clock) {
     let Tuple { source, source_port, .. } = packet.tuple;
     let half = half(packet, clock, HOST, source, source_port);
-    // Full: the next packet tries again.
-    let _ = V::nat_in().insert(&packet.tuple.reversed(), &half, u64::from(BPF_ANY));
+    // Where there is no room, the next packet tries again.
+    let _ = insert(V::nat_in(), &packet.tuple.reversed(), &half, BPF_ANY);
 }
 
 /// The port, in host order, that a packet of a socket of the host's leaves by, where that is another than its own: a pod had that
@@ -91,7 +91,7 @@ pub fn moved_to<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, may_begin
     if !may_begin || !is_pods(packet, clock) {
         return 0;
     }
-    let port = V::find_port(skb, packet, &packet.tuple.source, false);
+    let port = port_for(skb, packet, &packet.tuple.source);
     if port < NONE_LEFT {
         // SAFETY: as above.
         unsafe { (*state).moved = 1 };

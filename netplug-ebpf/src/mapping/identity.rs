@@ -7,7 +7,7 @@ use netplug_common::decide::opening::is_first;
 use netplug_common::maps::nat::{IDENTITY, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
-use super::{Clock, half, lost_half, touch};
+use super::{Clock, half, insert, lost_half, touch};
 use crate::apart::Apart;
 use crate::maps::Mappings;
 use crate::packet::{Header, Packet};
@@ -82,10 +82,8 @@ fn keep_identity<V: Apart>(
         },
         _ => half(packet, clock, IDENTITY, *address, port),
     };
-    if table.insert(key, &half, u64::from(BPF_ANY)).is_err() && V::sweep(true) {
-        // Where there is no room still, the next packet tries again.
-        let _ = table.insert(key, &half, u64::from(BPF_ANY));
-    }
+    // Where there is no room, the next packet tries again.
+    let _ = insert(table, key, &half, BPF_ANY);
     true
 }
 

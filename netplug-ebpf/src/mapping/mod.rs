@@ -39,6 +39,8 @@ use netplug_common::maps::config::Config;
 use netplug_common::maps::nat::{HOST, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
+use crate::apart::Apart;
+use crate::maps::Mappings;
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 use crate::{apart, atomic, maps};
@@ -243,6 +245,16 @@ fn lost_half<V: Header>(
     let before = if has_ended { NEW } else { u32::from(other.stage) };
     let (stage, expires_at) = clock.stage_and_end((before, other.expires_at), other.kind, packet);
     Mapping { address, expires_at, port, kind: other.kind, stage }
+}
+
+/// Writes a half at `key`, if the flag `claim` lets it; into a full map in the place of what nobody misses. `false`: it has not, or there
+/// is no such thing.
+#[inline(always)]
+fn insert<V: Apart>(table: &Mappings<V>, key: &Tuple<V>, half: &Mapping<V>, claim: u32) -> bool {
+    table.insert(key, half, u64::from(claim)).is_ok()
+        || (table.get_ptr(key).is_none()
+            && V::sweep(true)
+            && table.insert(key, half, u64::from(claim)).is_ok())
 }
 
 /// The tuple under which answers to a mapped packet arrive.

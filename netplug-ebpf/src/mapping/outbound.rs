@@ -8,9 +8,8 @@ use netplug_common::maps::nat::{IDENTITY, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
 use super::identity::{is_answer, write_identity_in, write_identity_out};
-use super::{
-    Clock, answers_to, half, is_half_of, is_sweep_due, is_translated, keep, lost_half, touch,
-};
+use super::search::port_for;
+use super::{Clock, answers_to, half, is_half_of, is_translated, keep, lost_half, touch};
 use crate::apart::Apart;
 use crate::packet::{Header, Packet};
 use crate::report;
@@ -58,13 +57,7 @@ pub fn source_for<V: Apart>(
         write_identity_in(packet, clock);
         return AS_IT_IS;
     }
-    if is_sweep_due::<V>() {
-        V::sweep(false);
-    }
-    let mut port = V::find_port(skb, packet, address, false);
-    if port == NONE_LEFT || (port == NO_ROOM && V::sweep(true)) {
-        port = V::find_port(skb, packet, address, true);
-    }
+    let port = port_for(skb, packet, address);
     if port >= NONE_LEFT {
         return port;
     }

@@ -23,7 +23,9 @@ use netplug_common::tuple::{Port, Tuple};
 
 use crate::apart::Apart;
 use crate::mapping::socket::has_socket;
-use crate::mapping::{Clock, NO_ROOM, NONE_LEFT, half, is_half_of, keep, take, touch};
+use crate::mapping::{
+    Clock, NO_ROOM, NONE_LEFT, half, is_half_of, is_sweep_due, keep, take, touch,
+};
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 use crate::{atomic, maps, report};
@@ -43,6 +45,19 @@ struct Search<'a, V: Header> {
     options: u32,
     found: u32,
     depth: u32,
+}
+
+/// [`find`]'s port, and where none is quite free, one that has closed; in full maps what nobody misses makes room.
+#[inline(always)]
+pub fn port_for<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address) -> u32 {
+    if is_sweep_due::<V>() {
+        V::sweep(false);
+    }
+    let port = V::find_port(skb, packet, address, false);
+    if port == NONE_LEFT || (port == NO_ROOM && V::sweep(true)) {
+        return V::find_port(skb, packet, address, true);
+    }
+    port
 }
 
 /// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].

@@ -256,7 +256,7 @@ pub fn own_to_pod<V: Apart>(skb: Skb, config: &'static Config) -> Result<(), Cou
 
 /// The same for what the host forwards to a pod, as its own NAT has made it. Whether it leaves as the node.
 #[inline(always)]
-pub fn forwarded_to_pod<V: Header>(
+pub fn forwarded_to_pod<V: Apart>(
     packet: &Packet<V>,
     config: &'static Config,
 ) -> Result<bool, Counter> {

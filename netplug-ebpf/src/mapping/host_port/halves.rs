@@ -6,7 +6,7 @@ use netplug_common::maps::nat::{HOST_PORT, IDENTITY, Mapping, SPARE, TRANSLATED}
 use netplug_common::tuple::{Tuple, UDP};
 
 use crate::apart::Apart;
-use crate::mapping::{self, Clock, touch};
+use crate::mapping::{self, Clock, insert, touch};
 use crate::maps;
 use crate::maps::{Mappings, Scratch};
 use crate::packet::{Header, Packet};
@@ -102,12 +102,7 @@ fn hold_in<V: Apart>(
             }
         }
     }
-    if table.insert(key, half, u64::from(BPF_ANY)).is_ok()
-        || (V::sweep(true) && table.insert(key, half, u64::from(BPF_ANY)).is_ok())
-    {
-        return 0;
-    }
-    NO_ROOM
+    if insert(table, key, half, BPF_ANY) { 0 } else { NO_ROOM }
 }
 
 /// The tuple of a call as the pod gets it, from the scratch's `half`; it stands in the scratch's `tuple`.

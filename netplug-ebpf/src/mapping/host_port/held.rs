@@ -7,6 +7,7 @@ use netplug_common::tuple::Tuple;
 
 use super::find_target;
 use super::halves::{address_to_pod, is_called_already, turn};
+use crate::apart::Apart;
 use crate::mapping::{self, Clock, reserve};
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet};
@@ -14,7 +15,7 @@ use crate::packet::{Header, Packet};
 /// Has the host hold the tuple by which a packet, which is no pod's, leaves as the node from a HostPort's port: its answers would
 /// be calls. `false`: somebody else has the tuple, be it a caller. Out of line.
 #[inline(never)]
-pub fn keep_from_callers<V: Header>(packet: &Packet<V>, config: &'static Config) -> bool {
+pub fn keep_from_callers<V: Apart>(packet: &Packet<V>, config: &'static Config) -> bool {
     let Some(scratch) = V::scratch() else { return true };
     // SAFETY: the verifier knows the pointer to be a value's; the scratch is this CPU's.
     let scratch = unsafe { &mut *scratch };
