@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use netplug_tests::amnesia::Table;
 use netplug_tests::cast::Family::{self, V4, V6};
 use netplug_tests::cast::OUTSIDE;
+use netplug_tests::mappings;
 use netplug_tests::traffic::Protocol::{self, Tcp, Udp};
 use netplug_tests::traffic::{Dial, IMPATIENCE};
 use rstest::rstest;
@@ -66,6 +67,26 @@ fn entries_may_vanish_at_random_under_load(
         }
     });
     assert!(forgotten > 100, "only {forgotten} entries were there to be forgotten");
+}
+
+/// What is left of a mapping says whose its port was: since it has ended, the port may have become a socket's of the node.
+#[rstest]
+fn a_half_that_has_ended_does_not_take_its_port_again(#[values(V4, V6)] ip: Family) {
+    let scene = Scene::steered(Learn);
+    scene.node.outside().listen(PORT);
+    let to = SocketAddr::new(OUTSIDE.ip(ip), PORT);
+    let mut pod = scene.client.dial(to).from_port(20_001).udp().unwrap();
+    assert_eq!(pod.ask("first").unwrap().client.port(), 20_001);
+    mappings::end_all(scene.node.namespace());
+    for table in [Table::NatIn, Table::Flows] {
+        table.forget(scene.node.namespace(), 1, &mut 1);
+    }
+    let mut own = Dial::new(scene.node.namespace(), to).from_port(20_001).udp().unwrap();
+    assert_eq!(own.ask("meanwhile").unwrap().client.port(), 20_001);
+    for number in 0..5 {
+        let seen = [&mut own, &mut pod].map(|talk| talk.ask(&number.to_string()).unwrap().client);
+        assert_ne!(seen[0], seen[1]);
+    }
 }
 
 #[rstest]

@@ -174,6 +174,8 @@ pub const fn next(
         (Moment::Underway, None | Some(Stage::Reset)) if is_answer => Stage::CalledGoesOn,
         (Moment::Underway, None | Some(Stage::Reset)) => Stage::CallerGoesOn,
         (Moment::Underway, Some(Stage::Opening)) if !is_answer => Stage::CallerGoesOn,
+        // It does not accept: who is called may hold the port's last connection for alive, and then the caller resets that (sIG).
+        (Moment::Underway, Some(Stage::Opening)) => Stage::Opening,
         (Moment::Underway, _) => Stage::Established,
     }
 }
@@ -283,7 +285,12 @@ mod tests {
             (ACK, CALL, Stage::CallerGoesOn),
             (ACK, ANSWER, Stage::Established),
         ]);
-        goes(&[(SYN, CALL, Stage::Opening), (ACK, ANSWER, Stage::Established)]);
+        goes(&[
+            (SYN, CALL, Stage::Opening),
+            (ACK, ANSWER, Stage::Opening),
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
+        ]);
     }
 
     #[test]
@@ -307,6 +314,21 @@ mod tests {
             (SYN, CALL, Stage::Opening),
             (SYN | ACK, ANSWER, Stage::Accepted),
             (ACK, CALL, Stage::Established),
+        ]);
+    }
+
+    /// RFC 5961 §4: what it gets is a challenge, which it answers by a reset, and then calls again.
+    #[test]
+    fn who_calls_anew_while_the_other_side_has_not_heard_the_end_has_not_been_accepted() {
+        goes(&[
+            (ACK, CALL, Stage::CallerGoesOn),
+            (ACK, ANSWER, Stage::Established),
+            (FIN | ACK, CALL, Stage::CallerClosed),
+            (SYN, CALL, Stage::Opening),
+            (ACK, ANSWER, Stage::Opening),
+            (RST, CALL, Stage::Reset),
+            (SYN, CALL, Stage::Opening),
+            (SYN | ACK, ANSWER, Stage::Accepted),
         ]);
     }
 

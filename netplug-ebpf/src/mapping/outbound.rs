@@ -9,6 +9,7 @@ use netplug_common::tuple::{Port, Tuple};
 
 use super::identity::{is_answer, write_identity_in, write_identity_out};
 use super::search::port_for;
+use super::socket::has_socket;
 use super::{Clock, answers_to, half, is_half_of, is_translated, keep, lost_half, touch};
 use crate::apart::Apart;
 use crate::packet::{Header, Packet};
@@ -102,6 +103,9 @@ fn holds<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, mapping: &Mappi
             false
         }
         None => {
+            if has_expired(mapping.expires_at, clock.low()) && has_socket(skb, &answers) {
+                return false;
+            }
             let Tuple { source, source_port, .. } = packet.tuple;
             let other = lost_half(mapping, packet, clock, source, source_port);
             V::nat_in().insert(&answers, &other, u64::from(BPF_NOEXIST)).is_ok()
