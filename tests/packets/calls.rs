@@ -149,8 +149,6 @@ fn an_ended_call_from_outside_is_no_reason_not_to_masquerade(#[values(V4, V6)] f
     }
 }
 
-/// What the host sends by its own NAT, and its own echoes, are as good as sockets of its.
-
 /// As the host has to, where the answers to two calls by one port would be the same.
 #[rstest]
 fn a_call_whose_sender_the_host_changes_has_its_answers_left_as_they_are(

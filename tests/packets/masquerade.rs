@@ -205,6 +205,7 @@ fn the_hosts_own_packets_are_not_touched(#[values(V4, V6)] family: Family) {
     assert_same(&own.bytes(), &bytes);
 }
 
+/// What the host sends by its own NAT, and its own echoes, are as good as sockets of its.
 #[rstest]
 fn a_port_that_the_hosts_nat_has_is_not_masquerades(
     #[values(V4, V6)] family: Family,
