@@ -196,6 +196,30 @@ fn what_nobody_misses_gives_way_to_the_hosts_nat(
     before.ask("still?").unwrap();
 }
 
+/// A socket of the node's that has to leave by another port than its own is known by that half alone.
+#[rstest]
+fn what_nobody_misses_gives_way_to_the_half_by_which_packets_leave(
+    #[values(V4, V6)] ip: Family,
+    #[values(Tcp, Udp)] protocol: Protocol,
+) {
+    let node = Node::with(Learn.network());
+    let client = node.add_pod("client");
+    node.outside().listen(PORT);
+    let mut before = client.dial(outside(ip)).tcp().unwrap();
+    before.ask("one of the first").unwrap();
+    let mut pod = client.dial(outside(ip)).from_port(20_001).open(protocol).unwrap();
+    assert_eq!(pod.ask("first").unwrap().client.port(), 20_001);
+    mappings::fill_out(node.namespace(), ip, Filling::Ended);
+    let own = Dial::new(node.namespace(), outside(ip)).from_port(20_001);
+    let mut own = own.open(protocol).unwrap();
+    let known = own.ask("first").unwrap().client;
+    for number in 0..10 {
+        let seen = [&mut own, &mut pod].map(|talk| talk.ask(&number.to_string()).unwrap().client);
+        assert_eq!((seen[0], seen[1].port()), (known, 20_001));
+    }
+    assert_ne!(known.port(), 20_001);
+}
+
 /// By the low bits of the kernel's time, what ended weeks ago would seem alive again.
 #[rstest]
 fn what_has_ended_does_not_stay_for_days(#[values(V4, V6)] ip: Family) {

@@ -284,6 +284,20 @@ impl Datapath {
         }
     }
 
+    /// Fills one of the two maps with halves that have ended, from one that it has.
+    pub fn fill_with_ended<V: Family>(&mut self, map: &str) {
+        let (known, half) = self.halves::<V>(map)[0];
+        let ended = Mapping { expires_at: half.expires_at.wrapping_sub(1 << 30), ..half };
+        let mut map = self.hash(map);
+        let places = (1..=u16::MAX).flat_map(|source| (1..=16).map(move |to| (source, to)));
+        let full = places.map(|(source, to)| Tuple {
+            source_port: Port::new(source),
+            destination_port: Port::new(to),
+            ..known
+        });
+        assert!(full.map(|tuple| map.insert(tuple, ended, 0)).any(|result| result.is_err()));
+    }
+
     /// Lets every mapping's end come to pass, as answers see it.
     pub fn expire_mappings<V: Family>(&mut self) {
         self.expire::<V>(V::NAT_IN);

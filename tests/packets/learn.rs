@@ -3,7 +3,7 @@
 use netplug_common::counter::Counter;
 use netplug_common::ip::{V4, V6};
 use netplug_common::maps::config::{LEARN_TCP, STEERING_ALWAYS};
-use netplug_common::maps::flow::{ANSWERS, Flow, NEW, SAME_BRIDGE, UNTOUCHED};
+use netplug_common::maps::flow::{ALWAYS_DUE, ANSWERS, Flow, NEW, SAME_BRIDGE, UNTOUCHED};
 use netplug_common::tuple::{TCP, Tuple, UDP};
 use netplug_tests::cast::{Actor, CLIENT, GATEWAY, NODE_1, OUTSIDE, SERVICE, WEB};
 use netplug_tests::packet::{Ip, Packet, eth, ip, payload, tcp, udp};
@@ -67,6 +67,26 @@ fn a_translated_flow_is_learned_with_its_translation() {
         run::<V4>(protocol);
         run::<V6>(protocol);
     }
+}
+
+/// Not only the first packet behind both FINs: what acknowledges them may be another.
+#[test]
+fn what_is_closing_asks_each_time() {
+    fn run<V: Family>() {
+        for (revisit_at, is_refreshed) in [(1, true), (ALWAYS_DUE, false)] {
+            let mut datapath = Datapath::with_web_here();
+            let entered = asks::<V>(TCP, WEB, 80);
+            datapath.learned(
+                entered,
+                Flow { revisit_at, ..learned_here(&entered, entered, UNTOUCHED | SAME_BRIDGE) },
+            );
+            datapath.visits::<V>(&packet::<V>(TCP, WEB, 80, 64));
+            datapath.run("to_pod", HERE, &packet::<V>(TCP, WEB, 80, 63));
+            let found = datapath.cached(&entered).unwrap();
+            assert_eq!(found.revisit_at != revisit_at, is_refreshed);
+        }
+    }
+    both((run::<V4>, run::<V6>));
 }
 
 /// The host has forgotten the flow: what the datagram answers is to tell it all again.

@@ -167,6 +167,29 @@ fn a_port_is_free_again_when_its_mapping_has_ended() {
     }
 }
 
+/// What has closed holds its port for a while, since the other side may: only where none is left may others have it.
+#[rstest]
+fn where_room_has_to_be_made_the_port_of_what_has_closed_stays(#[values(V4, V6)] family: Family) {
+    fn run<V: datapath::Family>(family: Family) {
+        let mut datapath = with_ports(2);
+        let ends = |from, to, [source, destination]: [u16; 2]| {
+            let start = if from == OUTSIDE { eth(from, NODE_1) } else { eth(NODE_1, to) };
+            start / packet::ip(family, from, to) / tcp(source, destination).fin().ack()
+        };
+        let [sent, left] = [CLIENT, NODE_1].map(|from| ends(from, OUTSIDE, [2000, 80]));
+        becomes(&mut datapath, "to_uplink", &sent, &left);
+        let [comes, arrives] = [NODE_1, CLIENT].map(|to| ends(OUTSIDE, to, [80, 2000]));
+        becomes(&mut datapath, "from_uplink", &comes, &arrives);
+        datapath.fill_with_ended::<V>(V::NAT_IN);
+        let another = out(family, WEB, 2000, 6);
+        becomes(&mut datapath, "to_uplink", &another, &out(family, NODE_1, 2001, 6));
+    }
+    match family {
+        V4 => run::<ip::V4>(family),
+        V6 => run::<ip::V6>(family),
+    }
+}
+
 /// Answers find one of two pods only, and that one must be the one whose packet left.
 #[test]
 fn of_two_flows_that_want_an_ended_mappings_port_at_once_one_has_it() {

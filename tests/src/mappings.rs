@@ -32,9 +32,23 @@ pub enum Filling {
 /// # Panics
 /// Where that is not so, or nothing is loaded.
 pub fn fill(node: &Namespace, family: Family, filling: Filling) {
+    fill_maps(node, family, filling, &["NAT_IN", "NAT_OUT"]);
+}
+
+/// The same of the one by which packets leave.
+///
+/// # Panics
+/// As there.
+pub fn fill_out(node: &Namespace, family: Family, filling: Filling) {
+    fill_maps(node, family, filling, &["NAT_OUT"]);
+}
+
+fn fill_maps(node: &Namespace, family: Family, filling: Filling, maps: &[&str]) {
     node.enter(|| match family {
-        Family::V4 => fill_both::<V4>('4', filling, |number| Ipv4 { octets: number.to_be_bytes() }),
-        Family::V6 => fill_both::<V6>('6', filling, |number| {
+        Family::V4 => {
+            fill_of::<V4>('4', filling, maps, |number| Ipv4 { octets: number.to_be_bytes() });
+        }
+        Family::V6 => fill_of::<V6>('6', filling, maps, |number| {
             let mut octets = [0x20; 16];
             octets[12..].copy_from_slice(&number.to_be_bytes());
             Ipv6 { octets }
@@ -176,11 +190,16 @@ fn open(name: &str) -> Map {
         .unwrap_or_else(|error| panic!("cannot open {path}: {error}"))
 }
 
-fn fill_both<V: IpVersion>(family: char, filling: Filling, address: impl Fn(u32) -> V::Address) {
+fn fill_of<V: IpVersion>(
+    family: char,
+    filling: Filling,
+    maps: &[&str],
+    address: impl Fn(u32) -> V::Address,
+) {
     let config: Array<_, Config> = open("CONFIG").try_into().expect("an array");
     let config = config.get(&0, 0).expect("CONFIG has an entry");
     let seconds = |seconds: u32| seconds.wrapping_mul(config.jiffies_per_second as u32);
-    for name in ["NAT_IN", "NAT_OUT"] {
+    for name in maps {
         let mut map = of::<V>(name, family);
         let known = map.iter().next().expect("there is one mapping").expect("it can be read").1;
         let now = known

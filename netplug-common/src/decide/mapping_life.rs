@@ -83,7 +83,7 @@ pub enum Stage {
     CalledGoesOn = 7,
     /// UDP: somebody has answered. Whether it is more than a question and its answer is to be seen.
     Answered = 8,
-    /// TCP: the other side has accepted.
+    /// TCP: a side has accepted.
     Accepted = 9,
 }
 
@@ -155,7 +155,8 @@ pub const fn next(
         {
             stage
         }
-        (Moment::Opening, _) if is_answer && accepts(flags) => Stage::Accepted,
+        // Whoever does: the caller, too, where both call at once, and where the host answers a call.
+        (Moment::Opening, _) if accepts(flags) => Stage::Accepted,
         (Moment::Opening, _) => Stage::Opening,
         (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
         (Moment::Closing, Some(Stage::Closed)) => Stage::Closed,
@@ -314,6 +315,19 @@ mod tests {
             (SYN, CALL, Stage::Opening),
             (SYN | ACK, ANSWER, Stage::Accepted),
             (ACK, CALL, Stage::Established),
+        ]);
+    }
+
+    #[test]
+    fn either_side_may_accept() {
+        // What leaves is taken for a call where the host answers.
+        goes(&[(SYN | ACK, CALL, Stage::Accepted), (ACK, ANSWER, Stage::Established)]);
+        // Both call at once (RFC 9293 §3.5).
+        goes(&[
+            (SYN, CALL, Stage::Opening),
+            (SYN, ANSWER, Stage::Opening),
+            (SYN | ACK, CALL, Stage::Accepted),
+            (ACK, ANSWER, Stage::Established),
         ]);
     }
 

@@ -5,7 +5,7 @@ use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::maps::nat::{HOST, HOST_PORT, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::{Port, Tuple};
 
-use super::outbound::NONE_LEFT;
+use super::outbound::{NO_ROOM, NONE_LEFT};
 use super::search::{note_privileged, port_for};
 use super::{Clock, answers_to, half, insert, lost_half, take, touch};
 use crate::apart::Apart;
@@ -95,7 +95,7 @@ pub fn moved_to<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, may_begin
     if port < NONE_LEFT {
         // SAFETY: as above.
         unsafe { (*state).moved = 1 };
-        write_moved(packet, clock, port);
+        return if write_moved(packet, clock, port) { port } else { NO_ROOM };
     }
     port
 }
@@ -147,22 +147,13 @@ pub fn is_moved<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock) -> bool 
     is_moved
 }
 
-/// Makes what was found for `packet` a [`MOVED`] mapping. Out of line.
+/// Makes what was found for `packet` a [`MOVED`] mapping. `false`: there is no room. Out of line.
 #[inline(never)]
-fn write_moved<V: Header>(packet: &Packet<V>, clock: &Clock, port: u32) {
+fn write_moved<V: Apart>(packet: &Packet<V>, clock: &Clock, port: u32) -> bool {
     let port = Port::new(port as u16);
     let Tuple { source, source_port, .. } = packet.tuple;
     let mut answers = packet.tuple.reversed();
     answers.destination_port = port;
-    // Full: the next packet tries again.
-    let _ = V::nat_in().insert(
-        &answers,
-        &half(packet, clock, MOVED, source, source_port),
-        u64::from(BPF_ANY),
-    );
-    let _ = V::nat_out().insert(
-        &packet.tuple,
-        &half(packet, clock, MOVED, source, port),
-        u64::from(BPF_ANY),
-    );
+    insert(V::nat_in(), &answers, &half(packet, clock, MOVED, source, source_port), BPF_ANY)
+        && insert(V::nat_out(), &packet.tuple, &half(packet, clock, MOVED, source, port), BPF_ANY)
 }

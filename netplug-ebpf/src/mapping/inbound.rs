@@ -6,7 +6,8 @@ use netplug_common::decide::mapping_life::has_expired;
 use netplug_common::maps::nat::{HOST, HOST_PORT, IDENTITY, MOVED, Mapping, TRANSLATED};
 use netplug_common::tuple::Tuple;
 
-use super::{Clock, lost_half, touch};
+use super::{Clock, insert, lost_half, touch};
+use crate::apart::Apart;
 use crate::packet::{Header, Packet};
 use crate::skb::Skb;
 use crate::{maps, report};
@@ -28,7 +29,7 @@ pub enum Found {
 /// Looks a packet from outside up; `to` becomes what it is to be translated to. Writes NAT_OUT again where it is
 /// missing.
 #[inline(always)]
-pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut Tuple<V>) -> Found {
+pub fn inbound<V: Apart>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut Tuple<V>) -> Found {
     let Some(known) = V::nat_in().get_ptr_mut(&packet.tuple) else { return Found::Nothing };
     // SAFETY: the verifier knows the pointer to be a value's.
     let mapping = unsafe { *known };
@@ -65,7 +66,7 @@ pub fn inbound<V: Header>(skb: Skb, packet: &Packet<V>, clock: &Clock, to: &mut 
 /// been translated back; writes it where it is missing, and then returns `true`. What `other`, NAT_IN's half, says of the flow
 /// counts.
 #[inline(always)]
-fn write_out<V: Header>(
+fn write_out<V: Apart>(
     sent: &Tuple<V>,
     packet: &Packet<V>,
     clock: &Clock,
@@ -85,6 +86,6 @@ fn write_out<V: Header>(
     }
     let Tuple { destination, destination_port, .. } = packet.tuple;
     let out = lost_half(other, packet, clock, destination, destination_port);
-    // Full: the next packet tries again.
-    V::nat_out().insert(sent, &out, u64::from(BPF_ANY)).is_ok()
+    // Where there is no room, the next packet tries again.
+    insert(V::nat_out(), sent, &out, BPF_ANY)
 }

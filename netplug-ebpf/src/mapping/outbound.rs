@@ -10,7 +10,7 @@ use netplug_common::tuple::{Port, Tuple};
 use super::identity::{is_answer, write_identity_in, write_identity_out};
 use super::search::port_for;
 use super::socket::has_socket;
-use super::{Clock, answers_to, half, is_half_of, is_translated, keep, lost_half, touch};
+use super::{Clock, answers_to, half, insert, is_half_of, is_translated, keep, lost_half, touch};
 use crate::apart::Apart;
 use crate::packet::{Header, Packet};
 use crate::report;
@@ -68,7 +68,7 @@ pub fn source_for<V: Apart>(
 
 /// Out of line.
 #[inline(never)]
-fn write_translation_out<V: Header>(
+fn write_translation_out<V: Apart>(
     packet: &Packet<V>,
     clock: &Clock,
     address: &V::Address,
@@ -84,8 +84,8 @@ fn write_translation_out<V: Header>(
             mapping.expires_at = other.expires_at;
         }
     }
-    // Full, or taken away at once by another CPU: the next packet finds NAT_IN and writes it again.
-    let _ = V::nat_out().insert(&packet.tuple, &mapping, u64::from(BPF_ANY));
+    // Where there is no room, the next packet finds NAT_IN and tries again.
+    let _ = insert(V::nat_out(), &packet.tuple, &mapping, BPF_ANY);
 }
 
 /// Whether NAT_IN agrees with NAT_OUT's `mapping` of `packet`; written again where it is missing. Out of line.

@@ -53,11 +53,11 @@ pub fn port_for<V: Apart>(skb: Skb, packet: &Packet<V>, address: &V::Address) ->
     if is_sweep_due::<V>() {
         V::sweep(false);
     }
-    let port = V::find_port(skb, packet, address, false);
-    if port == NONE_LEFT || (port == NO_ROOM && V::sweep(true)) {
-        return V::find_port(skb, packet, address, true);
+    let mut port = V::find_port(skb, packet, address, false);
+    if port == NO_ROOM && V::sweep(true) {
+        port = V::find_port(skb, packet, address, false);
     }
-    port
+    if port == NONE_LEFT { V::find_port(skb, packet, address, true) } else { port }
 }
 
 /// The port for `packet`, adopted or claimed, in host order; its half in NAT_IN is written. Or [`NONE_LEFT`], [`NO_ROOM`].

@@ -32,6 +32,9 @@ pub fn is_sweep_due<V: Header>() -> bool {
     unsafe { helpers::bpf_ktime_get_ns() as i64 - (*state).sweep_after as i64 > DAY }
 }
 
+/// Longer than a search takes, in nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
 /// What a search goes by, and finds.
 struct Sweep {
     clock: Clock,
@@ -51,8 +54,12 @@ pub fn sweep<V: Header>(is_full: bool) -> bool {
     // SAFETY: takes nothing.
     let began = unsafe { helpers::bpf_ktime_get_ns() };
     // SAFETY: the verifier knows the pointer to be a value's. Two CPUs at once only do the work twice.
-    if (began as i64) < unsafe { (*state).sweep_after as i64 } {
-        return false;
+    unsafe {
+        if (began as i64) < (*state).sweep_after as i64 {
+            return false;
+        }
+        // Of others, none begins while this one is at work.
+        (*state).sweep_after = began + SECOND;
     }
     // SAFETY: as above.
     let removed = unsafe { &raw mut (*state).removed };

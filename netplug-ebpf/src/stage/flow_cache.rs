@@ -15,7 +15,7 @@ use netplug_common::counter::Counter;
 use netplug_common::decide::due::{Standing, Wait, standing, wait};
 use netplug_common::decide::opening::{Moment, RST, visits, voids};
 use netplug_common::maps::config::{Config, STEERING_DIRECT};
-use netplug_common::maps::flow::{CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK, TOLD};
+use netplug_common::maps::flow::{ALWAYS_DUE, CLOSED, DIRECT, Flow, SAME_BRIDGE, TO_UPLINK, TOLD};
 use netplug_common::tuple::TCP;
 
 use crate::maps;
@@ -163,7 +163,7 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
             if let Some(other) = V::flows().get_ptr_mut((*entry).left.reversed())
                 && (*other).flags & CLOSED != 0
             {
-                (*other).revisit_at = 0;
+                (*other).revisit_at = ALWAYS_DUE;
             }
             return None;
         }

@@ -37,7 +37,7 @@ pub fn inbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<(), Counter
 
 /// Has an answer leave as the node. Whether it was one.
 #[inline(always)]
-pub fn outbound<V: Header>(skb: Skb, packet: &mut Packet<V>) -> Result<bool, Counter> {
+pub fn outbound<V: Apart>(skb: Skb, packet: &mut Packet<V>) -> Result<bool, Counter> {
     let (Some(config), Some(scratch)) = (maps::config(), V::scratch()) else { return Ok(false) };
     // SAFETY: as above.
     let scratch = unsafe { &mut *scratch };

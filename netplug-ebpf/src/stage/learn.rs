@@ -22,7 +22,7 @@ use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::decide::room;
 use netplug_common::maps::config::Config;
-use netplug_common::maps::flow::{Flow, NEW, TOLD, UNTOUCHED};
+use netplug_common::maps::flow::{ALWAYS_DUE, Flow, NEW, TOLD, UNTOUCHED};
 use netplug_common::maps::visit::Visit;
 use netplug_common::tuple::{Tuple, UDP};
 
@@ -172,7 +172,10 @@ fn write<V: Header>(
         // Refreshed in place: an update of a known key takes a new element, and may evict another flow.
         // SAFETY: the verifier knows the pointer to be a value's; each field is one store.
         Some(known) if unsafe { decide::is_same(&*known, flow) } => unsafe {
-            (*known).revisit_at = flow.revisit_at;
+            // One that is closing asks until it is opened anew.
+            if (*known).revisit_at != ALWAYS_DUE {
+                (*known).revisit_at = flow.revisit_at;
+            }
             (*known).epoch = flow.epoch;
             (*known).flags = (*known).flags & !(TOLD | NEW) | flow.flags & NEW;
         },

@@ -10,7 +10,8 @@ use netplug_common::tuple::Tuple;
 
 use super::find_target;
 use super::halves::turn;
-use crate::mapping::{Clock, touch};
+use crate::apart::Apart;
+use crate::mapping::{Clock, insert, touch};
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet};
 use crate::report;
@@ -21,7 +22,7 @@ use crate::skb::Skb;
 /// A flow whose halves have ended goes on while both are there and the port leads to the pod still: whom the pod answers knows the
 /// node only. (Who calls the pod itself by that tuple takes them away.)
 #[inline(always)]
-pub fn answered<V: Header>(
+pub fn answered<V: Apart>(
     skb: Skb,
     packet: &Packet<V>,
     config: &Config,
@@ -70,8 +71,8 @@ pub fn answered<V: Header>(
     } else {
         half.kind = HOST_PORT;
         touch(half, packet, clock);
-        // Full: the next packet tries again.
-        let _ = V::nat_out().insert(&packet.tuple, &*half, u64::from(BPF_ANY));
+        // Where there is no room, the next packet tries again.
+        let _ = insert(V::nat_out(), &packet.tuple, half, BPF_ANY);
         report::count(skb, Counter::Healed);
     }
     touch_half(spare, packet, clock);
