@@ -8,7 +8,7 @@ use netplug_common::maps::flow::{
 };
 use netplug_common::tuple::{TCP, UDP};
 use netplug_tests::cast::{CLIENT, GATEWAY, SERVICE, WEB};
-use netplug_tests::packet::{Packet, eth, ip, payload, tcp, udp};
+use netplug_tests::packet::{Packet, echo, eth, ip, payload, tcp, udp};
 
 use crate::datapath::{Datapath, EPOCH, Family, HERE, NEXT, REDIRECT, THERE, flow, tuple};
 
@@ -87,29 +87,86 @@ fn a_udp_checksum_of_zero_stays_zero() {
     );
 }
 
+/// A packet of a flow whose entry is changed so visits.
+#[track_caller]
+fn is_not_followed<V: Family>(change: impl FnOnce(Flow<V>) -> Flow<V>) {
+    let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
+    let mut datapath = Datapath::new();
+    datapath.learned(tuple, change(flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE)));
+    let steered = eth(CLIENT, GATEWAY)
+        / ip(of::<V>(), CLIENT, WEB)
+        / tcp(40000, 80).ack()
+        / payload(b"hello");
+    datapath.enters(&data::<V>(), NEXT, &steered);
+    assert_eq!(datapath.counted(Counter::Hit), 0);
+    assert_eq!(datapath.counted(Counter::Visit), 1);
+}
+
+/// Of whatever the cache does not hold, and of what has more than it rewrites.
 #[test]
-fn void_entries_are_not_followed() {
+fn a_miss_visits() {
     fn run<V: Family>() {
-        let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));
-        let good = flow(&tuple, tuple, UNTOUCHED | SAME_BRIDGE);
-        let steered = eth(CLIENT, GATEWAY)
-            / ip(of::<V>(), CLIENT, WEB)
-            / tcp(40000, 80).ack()
-            / payload(b"hello");
-        for (why, void) in [
-            ("another epoch", Flow { epoch: EPOCH - 1, ..good }),
-            ("another interface", Flow { entered_by: 4242, ..good }),
-            ("due", Flow { revisit_at: 1, ..good }),
-            ("another flow's element", Flow { tag: !good.tag, ..good }),
-            ("too long for the device", Flow { mtu: 40, ..good }),
-        ] {
-            let mut datapath = Datapath::new();
-            datapath.learned(tuple, void);
-            datapath.enters(&data::<V>(), NEXT, &steered);
-            assert_eq!(datapath.counted(Counter::Hit), 0, "{why}");
+        let mut datapath = Datapath::new();
+        for protocol in [TCP, UDP] {
+            let known = tuple::<V>(protocol, (CLIENT, 40000), (WEB, 80));
+            datapath.learned(known, flow(&known, known, UNTOUCHED | SAME_BRIDGE));
         }
+        let packets = |to| {
+            let header = || eth(CLIENT, to) / ip(of::<V>(), CLIENT, WEB);
+            let first = eth(CLIENT, to) / ip(of::<V>(), CLIENT, WEB).fragment(0, true);
+            [
+                header() / tcp(40001, 80).ack() / payload(b"hello"),
+                header() / udp(40000, 81) / payload(b"hello"),
+                header() / echo(40000, 80) / payload(b"hello"),
+                first / udp(40000, 80) / payload(b"a fragment, the first"),
+            ]
+        };
+        for (packet, steered) in packets(WEB).iter().zip(&packets(GATEWAY)) {
+            datapath.enters(packet, NEXT, steered);
+        }
+        assert_eq!(datapath.counted(Counter::Hit), 0);
     }
     both((run::<V4>, run::<V6>));
+}
+
+#[test]
+fn a_flow_that_is_due_asks_the_host() {
+    both((
+        || is_not_followed::<V4>(|flow| Flow { revisit_at: 1, ..flow }),
+        || is_not_followed::<V6>(|flow| Flow { revisit_at: 1, ..flow }),
+    ));
+}
+
+#[test]
+fn a_flow_of_another_epoch_asks_the_host() {
+    both((
+        || is_not_followed::<V4>(|flow| Flow { epoch: EPOCH - 1, ..flow }),
+        || is_not_followed::<V6>(|flow| Flow { epoch: EPOCH - 1, ..flow }),
+    ));
+}
+
+#[test]
+fn a_flow_is_bound_to_the_interface_that_it_entered_by() {
+    both((
+        || is_not_followed::<V4>(|flow| Flow { entered_by: 4242, ..flow }),
+        || is_not_followed::<V6>(|flow| Flow { entered_by: 4242, ..flow }),
+    ));
+}
+
+#[test]
+fn an_element_that_is_another_flows_by_now_is_not_followed() {
+    both((
+        || is_not_followed::<V4>(|flow| Flow { tag: !flow.tag, ..flow }),
+        || is_not_followed::<V6>(|flow| Flow { tag: !flow.tag, ..flow }),
+    ));
+}
+
+#[test]
+fn a_packet_that_is_too_long_for_the_device_visits() {
+    both((
+        || is_not_followed::<V4>(|flow| Flow { mtu: 40, ..flow }),
+        || is_not_followed::<V6>(|flow| Flow { mtu: 40, ..flow }),
+    ));
 }
 
 /// Answers may come by any interface of a pod's, and by none of another's.
@@ -185,7 +242,7 @@ fn a_packet_with_its_last_hop_visits() {
 }
 
 #[test]
-fn openings_and_resets_void_and_a_closing_visits() {
+fn openings_and_closings_visit_and_openings_and_resets_void() {
     fn run<V: Family>() {
         let mut datapath = Datapath::new();
         let tuple = tuple::<V>(TCP, (CLIENT, 40000), (WEB, 80));

@@ -61,12 +61,29 @@ fn a_translated_flow_is_learned_with_its_translation() {
         let wanted = learned_here(&entered, asks(protocol, WEB, 8080), 0);
         let found = datapath.cached(&entered).unwrap();
         assert_eq!(found, Flow { revisit_at: found.revisit_at, ..wanted });
-        assert!(!datapath.knows(&asks::<V>(protocol, WEB, 8080)), "per direction, as it entered");
+        assert!(!datapath.knows(&asks::<V>(protocol, WEB, 8080)), "as it entered");
     }
     for protocol in [TCP, UDP] {
         run::<V4>(protocol);
         run::<V6>(protocol);
     }
+}
+
+/// What comes back may be led otherwise, or not at all.
+#[test]
+fn each_direction_is_learned_by_itself() {
+    fn run<V: Family>() {
+        let mut datapath = Datapath::with_web_here();
+        datapath.visits::<V>(&packet::<V>(TCP, SERVICE, 80, 64));
+        datapath.run("to_pod", HERE, &packet::<V>(TCP, WEB, 8080, 63));
+        assert!(datapath.knows(&asks::<V>(TCP, SERVICE, 80)));
+        for answers in
+            [asks::<V>(TCP, WEB, 8080).reversed(), asks::<V>(TCP, SERVICE, 80).reversed()]
+        {
+            assert!(!datapath.knows(&answers));
+        }
+    }
+    both((run::<V4>, run::<V6>));
 }
 
 /// Not only the first packet behind both FINs: what acknowledges them may be another.
