@@ -86,7 +86,7 @@ fn each_direction_is_learned_by_itself() {
     both((run::<V4>, run::<V6>));
 }
 
-/// Not only the first packet behind both FINs: what acknowledges them may be another.
+/// Not only the first packet behind a FIN: what acknowledges the other side's may be another.
 #[test]
 fn what_is_closing_asks_each_time() {
     fn run<V: Family>() {

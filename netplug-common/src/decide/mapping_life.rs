@@ -83,7 +83,7 @@ pub enum Stage {
     CalledGoesOn = 7,
     /// UDP: somebody has answered. Whether it is more than a question and its answer is to be seen.
     Answered = 8,
-    /// TCP: a side has accepted.
+    /// TCP: the other side has accepted.
     Accepted = 9,
 }
 
@@ -155,8 +155,7 @@ pub const fn next(
         {
             stage
         }
-        // Whoever does: the caller, too, where both call at once, and where the host answers a call.
-        (Moment::Opening, _) if accepts(flags) => Stage::Accepted,
+        (Moment::Opening, _) if is_answer && accepts(flags) => Stage::Accepted,
         (Moment::Opening, _) => Stage::Opening,
         (Moment::Closing, _) if flags & RST != 0 => Stage::Reset,
         (Moment::Closing, Some(Stage::Closed)) => Stage::Closed,
@@ -176,7 +175,8 @@ pub const fn next(
         (Moment::Underway, None | Some(Stage::Reset)) => Stage::CallerGoesOn,
         (Moment::Underway, Some(Stage::Opening)) if !is_answer => Stage::CallerGoesOn,
         // It does not accept: who is called may hold the port's last connection for alive, and then the caller resets that (sIG).
-        (Moment::Underway, Some(Stage::Opening)) => Stage::Opening,
+        // Or it was the caller who accepted, where both called at once, or where the host answers a call.
+        (Moment::Underway, Some(Stage::Opening)) => Stage::CalledGoesOn,
         (Moment::Underway, _) => Stage::Established,
     }
 }
@@ -288,9 +288,8 @@ mod tests {
         ]);
         goes(&[
             (SYN, CALL, Stage::Opening),
-            (ACK, ANSWER, Stage::Opening),
-            (ACK, CALL, Stage::CallerGoesOn),
-            (ACK, ANSWER, Stage::Established),
+            (ACK, ANSWER, Stage::CalledGoesOn),
+            (ACK, CALL, Stage::Established),
         ]);
     }
 
@@ -321,13 +320,18 @@ mod tests {
     #[test]
     fn either_side_may_accept() {
         // What leaves is taken for a call where the host answers.
-        goes(&[(SYN | ACK, CALL, Stage::Accepted), (ACK, ANSWER, Stage::Established)]);
+        goes(&[
+            (SYN | ACK, CALL, Stage::Opening),
+            (ACK, ANSWER, Stage::CalledGoesOn),
+            (ACK, CALL, Stage::Established),
+        ]);
         // Both call at once (RFC 9293 §3.5).
         goes(&[
             (SYN, CALL, Stage::Opening),
             (SYN, ANSWER, Stage::Opening),
-            (SYN | ACK, CALL, Stage::Accepted),
-            (ACK, ANSWER, Stage::Established),
+            (SYN | ACK, CALL, Stage::Opening),
+            (ACK, ANSWER, Stage::CalledGoesOn),
+            (ACK, CALL, Stage::Established),
         ]);
     }
 
@@ -339,7 +343,7 @@ mod tests {
             (ACK, ANSWER, Stage::Established),
             (FIN | ACK, CALL, Stage::CallerClosed),
             (SYN, CALL, Stage::Opening),
-            (ACK, ANSWER, Stage::Opening),
+            (ACK, ANSWER, Stage::CalledGoesOn),
             (RST, CALL, Stage::Reset),
             (SYN, CALL, Stage::Opening),
             (SYN | ACK, ANSWER, Stage::Accepted),

@@ -34,7 +34,7 @@ pub const TOLD: u32 = 64;
 /// Flag: datagrams of which the host has not been asked since the entry was made.
 pub const NEW: u32 = 128;
 
-/// [`Flow::revisit_at`] of a TCP flow after a FIN of either side: each packet asks, until the next opening.
+/// [`Flow::revisit_at`] of a TCP flow after its FIN: each packet asks, until the next opening.
 pub const ALWAYS_DUE: u64 = 0;
 
 /// What becomes of a packet with the key's tuple.

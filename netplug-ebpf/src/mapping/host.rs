@@ -154,6 +154,17 @@ fn write_moved<V: Apart>(packet: &Packet<V>, clock: &Clock, port: u32) -> bool {
     let Tuple { source, source_port, .. } = packet.tuple;
     let mut answers = packet.tuple.reversed();
     answers.destination_port = port;
-    insert(V::nat_in(), &answers, &half(packet, clock, MOVED, source, source_port), BPF_ANY)
-        && insert(V::nat_out(), &packet.tuple, &half(packet, clock, MOVED, source, port), BPF_ANY)
+    let is_written =
+        insert(V::nat_in(), &answers, &half(packet, clock, MOVED, source, source_port), BPF_ANY)
+            && insert(
+                V::nat_out(),
+                &packet.tuple,
+                &half(packet, clock, MOVED, source, port),
+                BPF_ANY,
+            );
+    if !is_written {
+        // The search has claimed the port, and the next packet searches again.
+        let _ = V::nat_in().remove(&answers);
+    }
+    is_written
 }

@@ -8,7 +8,7 @@ use netplug_common::tuple::Tuple;
 
 use super::{Clock, insert, lost_half, touch};
 use crate::apart::Apart;
-use crate::packet::{Header, Packet};
+use crate::packet::Packet;
 use crate::skb::Skb;
 use crate::{maps, report};
 

@@ -4,7 +4,7 @@
 //! - no entry, or one that is void: of another interface or epoch, or due to ask again (an answer waits for its question)
 //! - openings and closings, except of connections that the host does not know (`direct`); an opening also
 //!   removes the entry, and a reset those of both directions
-//! - what acknowledges the second FIN of a connection
+//! - whatever goes the way of a FIN behind it
 //! - a packet with no hop left, or too long for the device
 
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -158,13 +158,9 @@ fn note_moment<V: Header>(entry: *mut Flow<V>, packet: &Packet<V>) -> Option<()>
                 return None;
             }
             (*entry).flags |= CLOSED;
-            // The second FIN: the host is to see it acknowledged, too. A connection that it takes for one that is closing still
-            // has its server for as long, whoever calls by its port next.
-            if let Some(other) = V::flows().get_ptr_mut((*entry).left.reversed())
-                && (*other).flags & CLOSED != 0
-            {
-                (*other).revisit_at = ALWAYS_DUE;
-            }
+            // Who has closed only acknowledges from here on, the other side's FIN at last: the host is to see that, too. A
+            // connection that it takes for one that is closing still has its server for as long, whoever calls by its port next.
+            (*entry).revisit_at = ALWAYS_DUE;
             return None;
         }
         if matches!(packet.moment(), Moment::Closing) {

@@ -15,7 +15,7 @@ use netplug_common::counter::Counter;
 use crate::apart::Apart;
 use crate::mapping::{self, Clock};
 use crate::packet::rewrite::become_tuple;
-use crate::packet::{Header, Kind, Packet};
+use crate::packet::{Kind, Packet};
 use crate::skb::Skb;
 use crate::{maps, report};
 

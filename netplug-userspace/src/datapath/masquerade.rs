@@ -17,6 +17,7 @@ use netplug_common::maps::NON_MASQUERADE;
 use netplug_common::maps::config::{
     Config, MASQUERADE, MASQUERADE_LINK_LOCAL4, MASQUERADE_LINK_LOCAL6,
 };
+use netplug_common::maps::flow::CLOSED;
 use netplug_common::maps::nat::{IDENTITY, Mapping};
 use netplug_common::tuple::TCP;
 
@@ -175,6 +176,7 @@ impl Datapath {
             };
             let peer = human(sent.destination);
             if sent.protocol != TCP
+                || flow.flags & CLOSED != 0
                 || pods.contains(&sent.destination)
                 || !before.leaves_alone(peer)
                 || after.leaves_alone(peer)

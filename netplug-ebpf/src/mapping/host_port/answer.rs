@@ -66,18 +66,21 @@ pub fn answered<V: Apart>(
         half.address = tuple.destination;
         half.port = tuple.destination_port;
     }
-    if half.kind == HOST_PORT {
+    let is_missing = half.kind != HOST_PORT;
+    if !is_missing {
         touch_half(out, packet, clock);
     } else {
         half.kind = HOST_PORT;
         touch(half, packet, clock);
-        // Where there is no room, the next packet tries again.
-        let _ = insert(V::nat_out(), &packet.tuple, half, BPF_ANY);
-        report::count(skb, Counter::Healed);
     }
     touch_half(spare, packet, clock);
     touch_half(V::nat_in().get_ptr_mut(&*tuple), packet, clock);
     turn(tuple);
+    if is_missing {
+        // Last, since it may remove what others point to. Where there is no room, the next packet tries again.
+        let _ = insert(V::nat_out(), &packet.tuple, half, BPF_ANY);
+        report::count(skb, Counter::Healed);
+    }
     true
 }
 
