@@ -18,7 +18,6 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
-use netplug_common::decide::identity::Identity;
 use netplug_common::decide::learn::{self as decide, Leaving};
 use netplug_common::decide::room;
 use netplug_common::maps::config::Config;
@@ -29,7 +28,7 @@ use netplug_common::tuple::{Tuple, UDP};
 use crate::maps::Scratch;
 use crate::packet::{Header, Packet, ethernet};
 use crate::skb::Skb;
-use crate::stage::visit::can_be_learned;
+use crate::stage::visit::{can_be_learned, is_visits};
 use crate::{log, maps, report, route};
 
 /// Learns from a packet as it leaves by the interface that the program runs on.
@@ -50,7 +49,7 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
         &mut *scratch
     };
     let visit = &scratch.visit;
-    if !is_visits(skb, packet, visit, to_uplink) {
+    if !is_visits(skb, packet, visit, !to_uplink) {
         report::count(skb, Counter::NotIdentical);
         return;
     }
@@ -63,18 +62,6 @@ pub fn learn<V: Header>(skb: Skb, packet: &Packet<V>, to_uplink: bool) {
     unsafe { (*entry).tries = 0 };
     report::count(skb, Counter::Learned);
     log::learned(skb, &visit.entered, &packet.tuple, visit.entered_by);
-}
-
-/// Whether a packet is a visit's. Towards a pod it may have been bridged, and have taken no hop: br_netfilter has frames that
-/// the host's NAT changed go on so.
-#[inline(always)]
-fn is_visits<V: Header>(skb: Skb, packet: &Packet<V>, visit: &Visit<V>, to_uplink: bool) -> bool {
-    let Some(mut identity) = packet.identity(skb, packet.hops) else { return false };
-    if visit.is_of(&identity) {
-        return true;
-    }
-    identity.length = identity.length.wrapping_sub(Identity::HOP);
-    !to_uplink && visit.is_of(&identity)
 }
 
 /// Makes the entry.

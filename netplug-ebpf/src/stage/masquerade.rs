@@ -29,6 +29,7 @@ use crate::packet::rewrite::become_tuple;
 use crate::packet::{Header, Kind, Packet};
 use crate::report;
 use crate::skb::Skb;
+use crate::stage::visit::is_visits;
 use crate::{log, maps};
 
 /// Masquerades a packet that leaves, where that is due.
@@ -352,7 +353,7 @@ pub fn arrived<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &'static Conf
     let Visit { entered, entered_by, .. } = visit;
     let is_call = entered.destination == packet.tuple.destination
         && entered.destination_port == packet.tuple.destination_port
-        && (*entered == packet.tuple || is_visits(skb, packet, visit));
+        && (*entered == packet.tuple || is_visits(skb, packet, visit, false));
     if is_call
         && maps::uplink(*entered_by).is_some()
         && !V::is_exempt(&entered.source)
@@ -362,12 +363,6 @@ pub fn arrived<V: Apart>(skb: Skb, packet: &mut Packet<V>, config: &'static Conf
         mapping::write_identity(packet, &Clock::inward(config));
         packet.tuple = left;
     }
-}
-
-/// Whether a packet is a visit's, by what NAT does not change.
-#[inline(always)]
-fn is_visits<V: Header>(skb: Skb, packet: &Packet<V>, visit: &Visit<V>) -> bool {
-    packet.identity(skb, packet.hops).is_some_and(|identity| visit.is_of(&identity))
 }
 
 #[inline(always)]

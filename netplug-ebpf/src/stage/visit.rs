@@ -8,6 +8,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated as helpers;
 use netplug_common::counter::Counter;
+use netplug_common::decide::identity::Identity;
 use netplug_common::decide::opening::{Moment, voids};
 use netplug_common::decide::retry::{Note, note};
 use netplug_common::decide::room;
@@ -60,6 +61,23 @@ pub fn can_be_learned<V: Header>(packet: &Packet<V>, config: &Config) -> bool {
         && matches!(packet.moment(), Moment::Underway)
         && (packet.tuple.protocol != TCP || config.flags & LEARN_TCP != 0)
         && packet.tuple.destination.is_for_one_host()
+}
+
+/// Whether a packet that leaves is the one that visited. `may_be_bridged`: it may have taken no hop. (br_netfilter has frames that
+/// the host's NAT changed go on so, towards a pod.)
+#[inline(always)]
+pub fn is_visits<V: Header>(
+    skb: Skb,
+    packet: &Packet<V>,
+    visit: &Visit<V>,
+    may_be_bridged: bool,
+) -> bool {
+    let Some(mut identity) = packet.identity(skb, packet.hops) else { return false };
+    if visit.is_of(&identity) {
+        return true;
+    }
+    identity.length = identity.length.wrapping_sub(Identity::HOP);
+    may_be_bridged && visit.is_of(&identity)
 }
 
 #[inline(always)]

@@ -67,11 +67,11 @@ pub fn answered<V: Apart>(
         half.port = tuple.destination_port;
     }
     let is_missing = half.kind != HOST_PORT;
-    if !is_missing {
-        touch_half(out, packet, clock);
-    } else {
+    if is_missing {
         half.kind = HOST_PORT;
         touch(half, packet, clock);
+    } else {
+        touch_half(out, packet, clock);
     }
     touch_half(spare, packet, clock);
     touch_half(V::nat_in().get_ptr_mut(&*tuple), packet, clock);
